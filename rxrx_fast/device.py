@@ -1,0 +1,214 @@
+"""Where batches are finished: on the CPU or on a GPU. Buffers, kernel launches, and the hand-over to PyTorch.
+
+Both devices do the same work through one method, ``finish``: decoded stacks and their parameters in, one finished
+tensor a view out, each output pixel written once.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from rxrx_fast.errors import UsageError
+from rxrx_kernels import moments
+from rxrx_kernels.fused import fuse_site
+
+__all__ = ["CpuDevice", "CudaDevice", "resolve"]
+
+#: Output types: raw pixels or normalised ones.
+DTYPES = {"uint8": (np.uint8, torch.uint8), "float32": (np.float32, torch.float32)}
+
+
+class _Buffers:
+    """Output arrays that are used again once nothing refers to them.
+
+    Filling fresh pages takes about three times as long as filling pages in use. A delivered tensor keeps its array
+    alive through every view of it, whoever holds them; when the last one goes, the memory comes back here.
+    """
+
+    def __init__(self, keep: int, pinned: bool):
+        self._free: deque = deque(maxlen=keep)
+        self._pinned = pinned
+        # Finalisers run in any thread, also inside an append: only atomic operations on the deque are used.
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        base = None
+        with self._lock:
+            for _ in range(len(self._free)):
+                candidate = self._free.popleft()
+                if candidate.nbytes >= wanted:
+                    base = candidate
+                    break
+        if base is None:
+            base = torch.empty(wanted, dtype=torch.uint8, pin_memory=self._pinned).numpy()
+        array = base[:wanted].view(dtype).reshape(shape)
+        # from_numpy keeps `array` itself alive as long as the storage lives, so its end is the storage's end.
+        weakref.finalize(array, self._free.append, base).atexit = False
+        return array
+
+
+class CpuDevice:
+    """Finishes batches in a thread pool, one task a site; compiled kernels release the GIL.
+
+    Parameters
+    ----------
+    pool : ThreadPoolExecutor
+    keep : int
+        Output buffers that are kept for another use.
+    channels_last : bool
+        Deliver (B, C, H, W) tensors in torch's channels-last memory format.
+    pin_memory : bool
+        Page-locked output, for a copy to a GPU by the consumer. Only where torch has one.
+    """
+
+    id = None
+    stream_pointer = None
+
+    def __init__(self, pool: ThreadPoolExecutor, keep: int, channels_last: bool = False, pin_memory: bool = False):
+        self._pool = pool
+        self._channels_last = channels_last
+        self._buffers = _Buffers(keep, pin_memory and torch.cuda.is_available())
+
+    def finish(self, stack, views, dtype: str):
+        """Make the output tensors of a batch.
+
+        Parameters
+        ----------
+        stack : (B, C, H, W) uint8
+        views : list of Parameters
+            One a view, see :class:`rxrx_fast.dataset.Parameters`.
+        dtype : {"uint8", "float32"}
+
+        Returns
+        -------
+        tensors : tuple of (B, C, H, W) torch.Tensor
+        ready : object
+            To be given to :meth:`hand_over` with the tensors.
+        """
+        kind, _ = DTYPES[dtype]
+        batch, channels, height, width = stack.shape
+        counts = None
+        if kind is not np.uint8 and any(view.per_site for view in views):
+            counts = np.stack(list(self._pool.map(moments.histogram, stack)))
+        outputs, tasks = [], []
+        for view in views:
+            center, scale = view.resolve(counts) if kind is not np.uint8 else (_NOTHING, _NOTHING)
+            if self._channels_last:
+                array = self._buffers.take((batch, height, width, channels), kind)
+                planes, tensor = array.transpose(0, 3, 1, 2), torch.from_numpy(array).permute(0, 3, 1, 2)
+            else:
+                planes = array = self._buffers.take((batch, channels, height, width), kind)
+                tensor = torch.from_numpy(array)
+            outputs.append(tensor)
+            for b in range(batch):
+                rows = (center[b], scale[b]) if kind is not np.uint8 else (_NOTHING, _NOTHING)
+                tasks.append(self._pool.submit(fuse_site, stack[b], planes[b], int(view.codes[b]), *rows))
+            # Only tensors may keep the array: a task that is over but still listed would hold its memory back.
+            del planes, array, tensor
+        for task in tasks:
+            task.result()
+        return tuple(outputs), None
+
+    def hand_over(self, tensors, ready) -> None:
+        """Nothing to wait for: CPU tensors are complete when they leave ``finish``."""
+
+
+_NOTHING = np.zeros(0, np.float32)
+
+
+class CudaDevice:
+    """Finishes batches on a GPU, on a stream of its own, from DALI's output without a copy.
+
+    A consumer's stream waits for an event of this stream, so it never sees a half-written batch, and torch's
+    allocator is told of the consumer's stream, so that memory is not used again before the consumer is done.
+    """
+
+    def __init__(self, index: int, channels_last: bool = False):
+        import cupy
+        from numba import cuda
+
+        from rxrx_kernels import cuda as kernels
+
+        self.id = index
+        self._cupy, self._cuda, self._kernels = cupy, cuda, kernels
+        self._channels_last = channels_last
+        self._device = torch.device("cuda", index)
+        self._stream = torch.cuda.Stream(self._device)
+        self.stream_pointer = self._stream.cuda_stream
+
+    def finish(self, stack, views, dtype: str):
+        """As :meth:`CpuDevice.finish`, with a (B, C, H, W) CuPy stack; returns at once, the work is queued."""
+        kind, torch_kind = DTYPES[dtype]
+        stream = self._cuda.external_stream(self.stream_pointer)
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            counts = None
+            if kind is not np.uint8 and any(view.per_site for view in views):
+                counted = torch.zeros((*stack.shape[:2], moments.BINS), dtype=torch.int32, device=self._device)
+                self._kernels.histogram_batch(stack, counted, stream)
+                counts = counted.cpu().numpy().astype(np.int64)
+            outputs = []
+            for view in views:
+                out = torch.empty(
+                    stack.shape,
+                    dtype=torch_kind,
+                    device=self._device,
+                    memory_format=torch.channels_last if self._channels_last else torch.contiguous_format,
+                )
+                rows = view.resolve(counts) if kind is not np.uint8 else (np.zeros((1, 1), np.float32),) * 2
+                tables = [torch.from_numpy(table).to(self._device, non_blocking=True) for table in (view.codes, *rows)]
+                self._kernels.fuse_batch(stack, out, *tables, stream)
+                outputs.append(out)
+            ready = torch.cuda.Event()
+            ready.record(self._stream)
+        # DALI may use the stack's memory again once it is dropped: not before the kernels that read it are done.
+        ready.stack = stack
+        return tuple(outputs), ready
+
+    def hand_over(self, tensors, ready) -> None:
+        """Make the consumer's current stream wait for the batch."""
+        consumer = torch.cuda.current_stream(self._device)
+        consumer.wait_event(ready)
+        for tensor in tensors:
+            tensor.record_stream(consumer)
+
+
+def resolve(device: str | torch.device) -> int | None:
+    """The GPU's index for "cuda", "cuda:1"; None for "cpu"; for "auto", the current GPU where the path is complete.
+
+    Raises
+    ------
+    UsageError
+        If a GPU is asked for and something that it needs is missing.
+    """
+    if str(device) == "auto":
+        return torch.cuda.current_device() if not missing_for_cuda() else None
+    device = torch.device(device)
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
+        raise UsageError(f"device={str(device)!r}: must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    missing = missing_for_cuda()
+    if missing:
+        raise UsageError(f"device={str(device)!r}: {'; '.join(missing)}")
+    return device.index if device.index is not None else torch.cuda.current_device()
+
+
+def missing_for_cuda() -> list[str]:
+    """What keeps this process from the GPU path, a line each; empty where it is complete."""
+    missing = []
+    if not torch.cuda.is_available():
+        build = "torch is a CPU build" if torch.version.cuda is None else "torch sees no GPU or driver"
+        missing.append(f"{build} (torch {torch.__version__})")
+    for module, package in (("cupy", "cupy"), ("numba.cuda", "numba-cuda")):
+        try:
+            __import__(module)
+        except Exception as error:
+            missing.append(f"{package} can't be imported ({error}); install rxrx-fast[cuda13] or rxrx-fast[cuda12]")
+    return missing

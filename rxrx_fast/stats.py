@@ -1,0 +1,398 @@
+"""PlateStats: additive histograms by plate and channel, and every normalisation that follows from them.
+
+The histogram is the statistic: counts add up over sites, workers and machines without rounding, so statistics fitted
+in parts and merged equal those fitted at once, bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rxrx_fast.errors import DataError, SiteError, UsageError
+from rxrx_fast.normalize import Normalize
+from rxrx_fast.pipeline import SitePipeline
+from rxrx_fast.progress import bar
+from rxrx_fast.stores import FileStore
+from rxrx_kernels import moments
+
+__all__ = ["FILE_NAME", "PlateStats"]
+
+#: Statistics of a data set, beside its metadata.
+FILE_NAME = "rxrx_fast_stats.npz"
+
+_VERSION = 1
+_KINDS = ("treatment", "positive_control", "negative_control")
+_WELLS = {"all": (0, 1, 2), "controls": (1, 2), "negative_control": (2,)}
+# A lost interval costs a minute of work; a shorter one would spend more time saving a full data set's 15 MB.
+_SAVE_EVERY_S = 60.0
+_SITE_FIELDS = {"mean": np.float64, "std": np.float64, "median": np.float64, "min": np.uint8, "max": np.uint8}
+
+
+class PlateStats:
+    """Histograms of each plate and kind of well, and the moments of each site.
+
+    Attributes
+    ----------
+    plates : list of str
+        Names such as "HEPG2-01/1".
+    cell_types, experiments : list of str
+        Of each plate.
+    counts : (P, 3, C, 256) int64
+        Pixels by plate, kind of well (treatment, positive control, negative control), channel and value.
+    sites : pandas.DataFrame
+        One row a site: site_id, plate (index into ``plates``), kind (0 to 2).
+    moments : dict of (S, C) arrays
+        mean, std (ddof=0), median float64; min, max uint8.
+    """
+
+    def __init__(self, channels: int):
+        self.channels = int(channels)
+        self.plates: list[str] = []
+        self.cell_types: list[str] = []
+        self.experiments: list[str] = []
+        self.counts = np.zeros((0, len(_KINDS), self.channels, moments.BINS), np.int64)
+        self.sites = pd.DataFrame({"site_id": pd.Series(dtype=str), "plate": np.zeros(0, int), "kind": np.zeros(0, int)})
+        self.moments = {name: np.zeros((0, self.channels), kind) for name, kind in _SITE_FIELDS.items()}
+        #: Sites that could not be read, as (site_id, path, reason).
+        self.faults: list[tuple[str, str, str]] = []
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    def __repr__(self) -> str:
+        return f"PlateStats({len(self)} sites on {len(self.plates)} plates, {self.channels} channels)"
+
+    # Fitting ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        catalog,
+        *,
+        path: str | os.PathLike | None = None,
+        num_threads: int | None = None,
+        batch_size: int = 32,
+        on_error: str = "raise",
+        quiet: bool = False,
+    ) -> PlateStats:
+        """Count every available site of a catalog, once, in parallel.
+
+        Parameters
+        ----------
+        catalog : Catalog
+        path : path, optional
+            Where to save. A file that is already there is taken up: its sites are not counted again. What was
+            counted is saved every minute and when interrupted, so a second call goes on from there.
+        num_threads : int, optional
+            By default one a core.
+        on_error : {"raise", "skip"}
+            With "skip", sites that can't be read are listed in ``faults``.
+
+        Raises
+        ------
+        SiteError
+            At the first site that can't be read, with ``on_error="raise"``.
+        """
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
+        catalog = catalog.available()
+        channels = catalog.layout.channels
+        stats = cls(channels)
+        if path is not None and os.path.exists(path):
+            stats = cls.load(path)
+            if stats.channels != channels:
+                raise DataError(f"{path} holds statistics of {stats.channels} channels, not {channels}: name another file")
+        todo = np.flatnonzero(~catalog.table["site_id"].isin(stats.sites["site_id"]).to_numpy())
+        if len(todo):
+            stats._count(catalog, todo, path, num_threads or len(os.sched_getaffinity(0)), batch_size, on_error, quiet)
+        return stats
+
+    @classmethod
+    def beside(cls, catalog) -> PlateStats:
+        """Statistics of a data set, from the file beside it; fitted now, and saved there, if they are not."""
+        path = Path(catalog.root) / FILE_NAME
+        if path.exists():
+            stats = cls.load(path)
+            missing = (~catalog.available().table["site_id"].isin(stats.sites["site_id"])).sum()
+            if not missing:
+                return stats
+        return cls.fit(catalog, path=path if os.access(catalog.root, os.W_OK) else None)
+
+    def _count(self, catalog, todo, path, num_threads, batch_size, on_error, quiet) -> None:
+        table = catalog.table
+        plate_codes, plate_names = catalog.group_keys("plate")
+        kinds = pd.Categorical(table["well_type"].astype(str), categories=_KINDS).codes
+        store = FileStore(catalog, tuple(range(1, self.channels + 1)))
+        # A plate at a time keeps reads in one directory.
+        todo = todo[np.argsort(plate_codes[todo], kind="stable")]
+        batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
+
+        def on_fault(position, fault: SiteError):
+            if on_error == "raise":
+                raise fault
+            self.faults.append((fault.site_id, fault.path, fault.reason))
+            return None
+
+        pending: list[tuple[np.ndarray, np.ndarray]] = []
+
+        def absorb() -> None:
+            if pending:
+                positions = np.concatenate([p for p, _ in pending])
+                counts = np.concatenate([c for _, c in pending])
+                rows = table.iloc[positions]
+                plates = [plate_names[code] for code in plate_codes[positions]]
+                self._add(rows, plates, np.maximum(kinds[positions], 0), counts)
+                pending.clear()
+
+        saved = time.monotonic()
+        with ThreadPoolExecutor(num_threads) as pool, bar(len(todo), "statistics", quiet=quiet) as progress:
+            pipeline = SitePipeline(
+                store, batches, batch_size=batch_size, pool=pool, num_threads=num_threads, on_fault=on_fault
+            )
+            try:
+                for decoded in pipeline:
+                    counts = np.stack(list(pool.map(moments.histogram, decoded.stack)))
+                    pending.append((decoded.positions, counts))
+                    progress.update(len(decoded.positions))
+                    if time.monotonic() - saved > _SAVE_EVERY_S:
+                        absorb()
+                        if path is not None:
+                            self.save(path)
+                        saved = time.monotonic()
+            finally:
+                pipeline.close()
+                absorb()
+                if path is not None:
+                    self.save(path)
+
+    def _add(self, rows: pd.DataFrame, plates: Iterable[str], kinds: np.ndarray, counts: np.ndarray) -> None:
+        """Count in sites that are not there yet."""
+        plates = list(plates)
+        index = {name: i for i, name in enumerate(self.plates)}
+        first = pd.DataFrame({"plate": plates, "cell_type": rows["cell_type"].astype(str).to_numpy()})
+        first["experiment"] = rows["experiment"].astype(str).to_numpy()
+        for row in first.drop_duplicates("plate").itertuples():
+            if row.plate not in index:
+                index[row.plate] = len(self.plates)
+                self.plates.append(row.plate)
+                self.cell_types.append(row.cell_type)
+                self.experiments.append(row.experiment)
+        self._grow()
+        codes = np.array([index[name] for name in plates], np.int64)
+        np.add.at(self.counts, (codes, kinds), counts)
+        sites = pd.DataFrame({"site_id": rows["site_id"].astype(str).to_numpy(), "plate": codes, "kind": kinds})
+        self.sites = pd.concat([self.sites, sites], ignore_index=True)
+        mean, std = moments.mean_std(counts)
+        seen = counts > 0
+        found = {
+            "mean": mean,
+            "std": std,
+            "median": moments.quantile(counts, 0.5),
+            "min": seen.argmax(-1),
+            "max": moments.BINS - 1 - seen[..., ::-1].argmax(-1),
+        }
+        for name, kind in _SITE_FIELDS.items():
+            self.moments[name] = np.concatenate([self.moments[name], found[name].astype(kind)])
+
+    def _grow(self) -> None:
+        fresh = len(self.plates) - len(self.counts)
+        if fresh:
+            self.counts = np.concatenate([self.counts, np.zeros((fresh, *self.counts.shape[1:]), np.int64)])
+
+    # Parts -----------------------------------------------------------------------------------------------------------
+
+    def merge(self, other: PlateStats) -> PlateStats:
+        """Both together, as if they had been fitted in one.
+
+        Raises
+        ------
+        DataError
+            If a site was counted in both, or the numbers of channels differ.
+        """
+        if self.channels != other.channels:
+            raise DataError(f"statistics of {self.channels} and of {other.channels} channels can't be merged")
+        twice = other.sites["site_id"][other.sites["site_id"].isin(self.sites["site_id"])]
+        if len(twice):
+            raise DataError(f"{len(twice)} sites are in both statistics, the first is {twice.iloc[0]}: merge disjoint parts")
+        merged = PlateStats(self.channels)
+        for part in (self, other):
+            index = {name: i for i, name in enumerate(merged.plates)}
+            for name, cell_type, experiment in zip(part.plates, part.cell_types, part.experiments):
+                if name not in index:
+                    index[name] = len(merged.plates)
+                    merged.plates.append(name)
+                    merged.cell_types.append(cell_type)
+                    merged.experiments.append(experiment)
+            merged._grow()
+            codes = np.array([index[name] for name in part.plates], np.int64)
+            merged.counts[codes] += part.counts
+            merged.sites = pd.concat(
+                [merged.sites, part.sites.assign(plate=codes[part.sites["plate"].to_numpy()])], ignore_index=True
+            )
+            for name in _SITE_FIELDS:
+                merged.moments[name] = np.concatenate([merged.moments[name], part.moments[name]])
+            merged.faults += part.faults
+        return merged
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write to an ``.npz`` file, in one step: a reader sees the old file or the new one, never half of one."""
+        path = Path(path)
+        arrays = {
+            "version": np.array(_VERSION),
+            "plates": np.array(self.plates, dtype=np.str_),
+            "cell_types": np.array(self.cell_types, dtype=np.str_),
+            "experiments": np.array(self.experiments, dtype=np.str_),
+            "counts": self.counts,
+            "site_id": np.array(self.sites["site_id"].tolist(), dtype=np.str_),
+            "site_plate": self.sites["plate"].to_numpy(np.int64),
+            "site_kind": self.sites["kind"].to_numpy(np.int64),
+            **{f"site_{name}": values for name, values in self.moments.items()},
+        }
+        temporary = None
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+                temporary = file.name
+                np.savez_compressed(file, **arrays)
+            os.replace(temporary, path)
+        except OSError as error:
+            if temporary is not None and os.path.exists(temporary):
+                os.unlink(temporary)
+            raise DataError(f"{path}: the statistics can't be saved ({error.strerror or error})") from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> PlateStats:
+        """Read what :meth:`save` wrote. Nothing in the file is executed.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or is not one of these.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if int(file["version"]) != _VERSION:
+                    raise DataError(f"{path}: statistics of version {int(file['version'])}, this is version {_VERSION}: fit them again")
+                counts = file["counts"]
+                stats = cls(counts.shape[2])
+                stats.plates, stats.cell_types = file["plates"].tolist(), file["cell_types"].tolist()
+                stats.experiments = file["experiments"].tolist()
+                stats.counts = counts
+                stats.sites = pd.DataFrame(
+                    {"site_id": file["site_id"].tolist(), "plate": file["site_plate"], "kind": file["site_kind"]}
+                )
+                stats.moments = {name: file[f"site_{name}"] for name in _SITE_FIELDS}
+                return stats
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file; fit statistics with `rxrx-fast stats ROOT -o FILE`") from None
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{path}: not a file of statistics ({type(error).__name__}); fit them again") from None
+
+    # Use -------------------------------------------------------------------------------------------------------------
+
+    def normalizer(self, normalize: Normalize, catalog) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Center and scale for each site of a catalog.
+
+        Returns
+        -------
+        groups : (N,) int64
+            The row of the tables for each site of the catalog.
+        center, scale : (G, C) float64
+
+        Raises
+        ------
+        DataError
+            If a group of the catalog was not counted, or has no well of the wanted kind.
+        """
+        names, members = self._groups(normalize.level)
+        index = {name: i for i, name in enumerate(names)}
+        codes, catalog_names = catalog.group_keys(normalize.level)
+        rows = np.array([index.get(name, -1) for name in catalog_names], np.int64)
+        groups = rows[codes]
+        if len(groups) and groups.min() < 0:
+            name = catalog_names[codes[groups < 0][0]]
+            raise DataError(f"the statistics hold no site of {normalize.level} {name!r}: fit them over this catalog")
+        kinds = list(_WELLS[normalize.wells])
+        counts = np.stack([self.counts[np.ix_(plates, kinds)].sum((0, 1)) for plates in members])
+        empty = counts.sum((1, 2)) == 0
+        if len(groups) and empty[groups].any():
+            name = names[groups[empty[groups]][0]]
+            raise DataError(f"{normalize.level} {name!r} has no counted {normalize.wells} well: use wells='all' or a coarser level")
+        site_std = None
+        if normalize.scale == "mean_site_std":
+            site_std = np.full(counts.shape[:2], np.nan)
+            plate, kind = self.sites["plate"].to_numpy(), self.sites["kind"].to_numpy()
+            for i, plates in enumerate(members):
+                mine = np.isin(plate, plates) & np.isin(kind, kinds)
+                if mine.any():
+                    # Sorted, so that the sum does not depend on the order in which parts were merged.
+                    site_std[i] = np.sort(self.moments["std"][mine], axis=0).mean(0)
+        with np.errstate(invalid="ignore"):
+            center, scale = normalize.statistics(counts, site_std)
+        return groups, center, scale
+
+    def _groups(self, level: str) -> tuple[list[str], list[np.ndarray]]:
+        """Names of a level's groups, and the plates of each."""
+        keys = {
+            "plate": self.plates,
+            "experiment": self.experiments,
+            "cell_type": self.cell_types,
+            "global": ["all"] * len(self.plates),
+        }[level]
+        names = list(dict.fromkeys(keys))
+        keys = np.array(keys, dtype=object)
+        return names, [np.flatnonzero(keys == name) for name in names]
+
+    def frame(self, level: str = "plate") -> pd.DataFrame:
+        """Statistics as a table, one row a group and channel.
+
+        Parameters
+        ----------
+        level : {"global", "cell_type", "experiment", "plate", "site"}
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns: the level's name, channel (from 1), sites, mean, std (ddof=0), median, min, max; mad (unscaled)
+            where the level is not "site".
+        """
+        if level == "site":
+            count, names = len(self), self.sites["site_id"].to_numpy()
+            columns = {name: values.reshape(-1) for name, values in self.moments.items()}
+            sites = np.ones(count, np.int64)
+        else:
+            if level not in ("global", "cell_type", "experiment", "plate"):
+                raise UsageError(f"level={level!r}: must be global, cell_type, experiment, plate or site")
+            names, members = self._groups(level)
+            counts = np.stack([self.counts[plates].sum((0, 1)) for plates in members]) if members else self.counts[:, 0]
+            mean, std = moments.mean_std(counts)
+            seen = counts > 0
+            columns = {
+                "mean": mean,
+                "std": std,
+                "median": moments.quantile(counts, 0.5),
+                "mad": moments.mad(counts),
+                "min": seen.argmax(-1),
+                "max": moments.BINS - 1 - seen[..., ::-1].argmax(-1),
+            }
+            columns = {name: values.reshape(-1) for name, values in columns.items()}
+            plate = self.sites["plate"].to_numpy()
+            sites = np.array([np.isin(plate, plates).sum() for plates in members], np.int64)
+            count = len(names)
+        return pd.DataFrame(
+            {
+                level: np.repeat(names, self.channels),
+                "channel": np.tile(np.arange(1, self.channels + 1), count),
+                "sites": np.repeat(sites, self.channels),
+                **columns,
+            }
+        )
