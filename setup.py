@@ -4,10 +4,13 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# DALI's CUDA 13 build also runs on machines without a GPU or a driver, so it is the default. Its CUDA 12
-# build holds the same import package and cannot be installed beside it: see "Installing" in README.md.
-TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "pytest-benchmark>=5,<6", "psutil>=5.9,<8"]
+# DALI comes in two builds that hold the same import package and can't be installed side by side, and pip can't
+# replace one by the other. So the base package names neither, and an extra picks one, as torch's users know it:
+# [cpu], [cuda13] or [cuda12]. DALI's CUDA 13 build runs without a GPU or a driver, so [cpu] takes it too.
+DALI_13 = "nvidia-dali-cuda130>=2.0,<3"
+DALI_12 = "nvidia-dali-cuda120>=2.0,<3"
 BENCH = ["opencv-python-headless>=4.10,<6", "pytest-benchmark>=5,<6", "psutil>=5.9,<8"]
+TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", *BENCH]
 
 setup(
     name="rxrx-fast",
@@ -16,7 +19,6 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=[*find_packages(include=["rxrx_fast", "rxrx_fast.*"]), "rxrx_kernels"],
     package_dir={"rxrx_kernels": "kernels"},
@@ -25,22 +27,23 @@ setup(
         "pandas>=2.1,<4",
         "numba>=0.60,<1",
         "torch>=2.4,<3",
-        "nvidia-dali-cuda130>=2.0,<3; platform_system == 'Linux'",
         "pillow>=10,<14",
-        "tifffile>=2024.1",
+        "tifffile>=2024.1,<2027",
         "tqdm>=4.60,<5",
         "matplotlib>=3.8,<4",
         "scipy>=1.11,<2",
     ],
     extras_require={
-        "cuda13": ["cupy-cuda13x>=13.6,<15", "numba-cuda[cu13]>=0.20,<1"],
-        "cuda12": ["cupy-cuda12x>=13,<15", "numba-cuda[cu12]>=0.20,<1", "nvidia-dali-cuda120>=1.50,<3"],
+        "cpu": [DALI_13],
+        "cuda13": [DALI_13, "cupy-cuda13x>=13.6,<15", "numba-cuda[cu13]>=0.20,<1"],
+        "cuda12": [DALI_12, "cupy-cuda12x>=13.4,<15", "numba-cuda[cu12]>=0.20,<1"],
+        # Compile the CUDA kernels to PTX and run them on the simulator, on a machine without a GPU.
+        "ptx": ["numba-cuda[cu13]>=0.20,<1"],
         "test": TEST,
         "bench": BENCH,
     },
     entry_points={"console_scripts": ["rxrx-fast = rxrx_fast.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Image Processing",

@@ -189,11 +189,15 @@ def resolve(device: str | torch.device) -> int | None:
     """
     if str(device) == "auto":
         return torch.cuda.current_device() if not missing_for_cuda() else None
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+        known = device.type in ("cpu", "cuda")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise UsageError(f"device={str(device)!r}: must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if device.type == "cpu":
         return None
-    if device.type != "cuda":
-        raise UsageError(f"device={str(device)!r}: must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
     missing = missing_for_cuda()
     if missing:
         raise UsageError(f"device={str(device)!r}: {'; '.join(missing)}")

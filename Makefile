@@ -1,0 +1,45 @@
+# Every target does its own set-up: a fresh checkout needs Python 3.10 or newer and nothing else.
+#
+#   make demo      install, then run the main job on generated data
+#   make test      install, then run the tests
+#   make bench     install, then benchmark the kernels
+#   make install   install into .venv
+#
+# EXTRA picks the build for this machine: cpu, cuda12 or cuda13. By default the GPU driver decides.
+
+PYTHON ?= python3
+VENV   ?= .venv
+OUT    ?= rxrx_fast_demo
+comma  := ,
+CUDA   := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p' | head -n 1)
+EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda12,cpu))
+# Without a GPU the CUDA kernels are still compiled to PTX and run on the simulator.
+TESTED := $(EXTRA),test,bench$(if $(filter cpu,$(EXTRA)),$(comma)ptx)
+PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
+
+.PHONY: install demo test bench clean
+
+install: $(VENV)/.installed-$(EXTRA)
+demo: install
+	$(VENV)/bin/rxrx-fast demo --out $(OUT)
+
+test: $(VENV)/.tested-$(EXTRA)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+bench: $(VENV)/.tested-$(EXTRA)
+	$(VENV)/bin/python -m pytest benchmarks --benchmark-only $(ARGS)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rxrx_fast needs Python 3.10 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-$(EXTRA): $(VENV)/bin/python setup.py constraints.txt
+	$(PIP) -e '.[$(EXTRA),bench]'
+	@touch $@
+
+$(VENV)/.tested-$(EXTRA): $(VENV)/.installed-$(EXTRA)
+	$(PIP) -e '.[$(TESTED)]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info rxrx_fast_demo

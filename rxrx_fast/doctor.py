@@ -1,0 +1,147 @@
+"""What this machine has, which path each stage of loading will take on it, and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+
+from rxrx_fast.bench import machine
+
+__all__ = ["as_json", "as_text", "examine"]
+
+_OK, _NOTE, _FAULT = "ok", "note", "fault"
+
+
+def examine() -> dict:
+    """Look at the machine.
+
+    Returns
+    -------
+    dict
+        ``machine``; ``parts``, a list of {part, state ("ok", "note", "fault"), found}; ``stages``, a list of {stage,
+        path, why}; ``ready``, whether the main path can run.
+    """
+    parts = [*_system(), *_torch(), *_dali(), *_kernels(), *_gpu_extras()]
+    return {
+        "ready": not any(part["state"] == _FAULT for part in parts),
+        "machine": machine.describe(),
+        "parts": parts,
+        "stages": _stages(),
+    }
+
+
+def as_json(findings: dict) -> str:
+    """The findings for a program."""
+    return json.dumps(findings, indent=2)
+
+
+def as_text(findings: dict) -> str:
+    """The findings for a terminal: parts, stages, and the verdict."""
+    width = max(len(row.get("part", "")) for row in findings["parts"])
+    marks = {_OK: " ", _NOTE: "-", _FAULT: "!"}
+    lines = [f"{marks[part['state']]} {part['part']:{width}}  {part['found']}" for part in findings["parts"]]
+    lines += ["", "what each stage will do:"]
+    wide = max(len(stage["stage"]) for stage in findings["stages"])
+    lines += [f"  {stage['stage']:{wide}}  {stage['path']}: {stage['why']}" for stage in findings["stages"]]
+    faults = sum(part["state"] == _FAULT for part in findings["parts"])
+    verdict = "ready: `rxrx-fast demo` runs here" if findings["ready"] else f"not ready: mend the {faults} marked with !"
+    return "\n".join([*lines, "", verdict])
+
+
+def _part(part: str, found: str, state: str = _OK) -> dict[str, str]:
+    return {"part": part, "state": state, "found": found}
+
+
+def _system() -> list[dict]:
+    cores = machine.usable_cores()
+    return [
+        _part("Python", f"{sys.version.split()[0]} at {sys.executable}"),
+        _part("processor", f"{machine.cpu()}; this process may use {cores} cores"),
+        _part("memory", f"{machine.memory_gib():.0f} GiB"),
+    ]
+
+
+def _torch() -> list[dict]:
+    try:
+        torch = import_module("torch")
+    except Exception as error:
+        return [_part("torch", f"can't be imported ({error}); pip install torch", _FAULT)]
+    build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+    parts = [_part("torch", f"{torch.__version__}, {build}")]
+    driver = machine.gpus()
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            size = properties.total_memory / 2**30
+            parts.append(_part(f"GPU {i}", f"{properties.name}, {size:.0f} GiB, sm_{properties.major}{properties.minor}"))
+    elif driver:
+        names = ", ".join(gpu["name"] for gpu in driver)
+        parts.append(_part("GPU", f"the driver shows {names}, but torch can't use it: install a CUDA build of torch", _NOTE))
+    else:
+        parts.append(_part("GPU", "none: nvidia-smi and torch see no device", _NOTE))
+    return parts
+
+
+def _dali() -> list[dict]:
+    builds = [f"{name} {version}" for name, version in machine.packages().items() if name.startswith("nvidia-dali-")]
+    if len(builds) > 1:
+        names = " ".join(build.split()[0] for build in builds)
+        return [_part("DALI", f"{' and '.join(builds)} are both installed and overwrite each other's files: "
+                      f"pip uninstall -y {names}, then install the one for your driver", _FAULT)]  # fmt: skip
+    try:
+        dali = import_module("nvidia.dali")
+    except Exception as error:
+        return [_part("DALI", f"can't be imported ({error}); pip install nvidia-dali-cuda130", _FAULT)]
+    return [_part("DALI", builds[0] if builds else f"{dali.__version__}, of an unknown build")]
+
+
+def _kernels() -> list[dict]:
+    try:
+        numba = import_module("numba")
+        import_module("rxrx_kernels.fused")
+    except Exception as error:
+        return [_part("numba", f"the CPU kernels can't be loaded ({error}); pip install numba", _FAULT)]
+    return [_part("numba", f"{numba.__version__}, compiles the CPU kernels")]
+
+
+def _gpu_extras() -> list[dict]:
+    found = machine.packages()
+    rows = (
+        ("numba-cuda", ("numba-cuda",), "the GPU kernels"),
+        ("CuPy", ("cupy-cuda13x", "cupy-cuda12x"), "GPU memory between DALI, the kernels and torch"),
+        ("nvCOMP", ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12"), "a part of DALI"),
+    )
+    parts = []
+    for title, names, use in rows:
+        here = [f"{name} {found[name]}" for name in names if name in found]
+        if here:
+            parts.append(_part(title, f"{', '.join(here)}: {use}"))
+        else:
+            parts.append(_part(title, f"not installed; only a GPU needs it ({use})", _NOTE))
+    return parts
+
+
+def _stages() -> list[dict[str, str]]:
+    try:
+        from rxrx_fast.device import missing_for_cuda
+
+        missing = missing_for_cuda()
+    except Exception as error:
+        missing = [f"torch or numba can't be imported ({error})"]
+    cores = machine.usable_cores()
+    threads = f"CPU, {cores} thread{'s' if cores > 1 else ''}"
+    if missing:
+        why = f"no GPU path, because {'; '.join(missing)}"
+        finish = (threads, why)
+        deliver = ("CPU tensors", 'device="auto" means the CPU here; .to(device) in the loop if the model is elsewhere')
+    else:
+        finish = ("GPU", "torch, CuPy and numba-cuda are complete; device=\"cpu\" turns it off")
+        deliver = ("GPU tensors", "made there, so nothing is copied to the GPU after decoding")
+    rows = (
+        ("read", threads, "a thread pool reads and checks files two batches ahead; each core gets one"),
+        ("decode", f"DALI on the {threads}", "DALI decodes PNG on the CPU, also with a GPU"),
+        ("normalise, augment", *finish),
+        ("deliver", *deliver),
+    )
+    return [dict(zip(("stage", "path", "why"), row)) for row in rows]

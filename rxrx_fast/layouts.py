@@ -1,0 +1,508 @@
+"""The layouts in which RxRx1 lies on a disk: how each is recognised, what its CSV files say, and what its labels mean.
+
+================  ================================================  ====================================================
+layout            evidence, in this order                           one file
+================  ================================================  ====================================================
+``wilds``         ``metadata.csv``, and one of: an image            ``images/EXP/PlateN/WELL_sS.png`` (channels 1 to 3)
+                  ``WELL_sS.png``; no image, but a file
+                  ``RELEASE_v1.0.txt`` or a row of split ``val``
+``rxrx.ai``       ``metadata.csv``                                  ``images/EXP/PlateN/WELL_sS_wC.png``
+``kaggle-2023``   ``train.csv`` or ``test.csv``; the first siRNA    ``{train,test}/EXP/PlateN/WELL_sS_wC.png``
+                  is a name, such as ``sirna_250``
+``kaggle-2019``   ``train.csv`` or ``test.csv``                     as 2023
+================  ================================================  ====================================================
+
+An image outweighs every other evidence, because it is the images that will be read. A Kaggle root with ``test.csv``
+alone has no siRNA that could tell its edition; it is called 2019, and the two are the same but for their labels.
+
+Labels follow one rule in all of them: 0 to 1107 are treatments, 1108 to 1137 positive controls, 1138 is the untreated
+negative control, and -1 means that the label is not known.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rxrx_fast.errors import DataError
+
+__all__ = ["NAMES_2023", "WELL_TYPES", "Layout", "Records", "Rows", "canonical_table", "read_records"]
+
+WELL_TYPES = ("treatment", "positive_control", "negative_control")
+N_TREATMENTS = 1108  # labels below are treatments
+UNTREATED = 1138  # the last label; those between are positive controls
+
+# The 2023 edition numbers its siRNAs anew and scatters the positive controls among the treatments.
+_CONTROLS_2023 = (
+    52, 144, 201, 237, 256, 272, 323, 374, 410, 542, 577, 618, 650, 672, 682,
+    702, 714, 756, 766, 810, 822, 825, 842, 852, 864, 888, 967, 1011, 1037, 1056,
+)  # fmt: skip
+
+#: The siRNA names of the 2023 Kaggle edition in the order of their labels: treatments by number, then the positive
+#: controls by number, then ``UNTREATED``. Fixed here and not derived from the rows at hand, so that a label means the
+#: same in every subset. It is not the numbering of 2019 and rxrx.ai: the two are a bijection.
+NAMES_2023: tuple[str, ...] = (
+    *(f"sirna_{n}" for n in range(UNTREATED) if n not in _CONTROLS_2023),
+    *(f"sirna_{n}" for n in _CONTROLS_2023),
+    "UNTREATED",
+)
+_IDS_2023 = {name: label for label, name in enumerate(NAMES_2023)}
+
+_INTEGER = re.compile(r"[0-9]{1,9}(\.0+)?")  # "1.0" is what a spreadsheet or a column with gaps makes of 1
+_UNSAFE = re.compile(r"[/\\\x00]|\.\.|^\.$|^[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of one site are named.
+
+    Attributes
+    ----------
+    name : str
+        ``"rxrx.ai"``, ``"kaggle-2019"``, ``"kaggle-2023"``, ``"wilds"`` or ``"custom"``.
+    path : str
+        Template of a file's path below the root, with ``/`` between folders and the columns of the table in braces;
+        ``{channel}`` is the 1-based channel. Without ``{channel}`` one file holds all channels.
+    channels : int
+        Channels of a site.
+    folders : tuple of str
+        Where images lie below the root; empty where only the template knows.
+    """
+
+    name: str
+    path: str
+    channels: int = 6
+    folders: tuple[str, ...] = ()
+
+    @property
+    def files_per_site(self) -> int:
+        """Files of a site: one a channel, or one in all."""
+        return self.channels if re.search(r"\{channel[:}]", self.path) else 1
+
+
+_NAME = "{experiment}/Plate{plate}/{well}_s{site}"
+RXRX = Layout("rxrx.ai", f"images/{_NAME}_w{{channel}}.png", 6, ("images",))
+WILDS = Layout("wilds", f"images/{_NAME}.png", 3, ("images",))
+KAGGLE_2019 = Layout("kaggle-2019", f"{{split}}/{_NAME}_w{{channel}}.png", 6, ("train", "test"))
+KAGGLE_2023 = Layout("kaggle-2023", f"{{split}}/{_NAME}_w{{channel}}.png", 6, ("train", "test"))
+
+
+@dataclass
+class Rows:
+    """Rows of one or several CSV files (or of a frame), each of which knows where it came from.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        The rows; from a CSV file, strings throughout and ``""`` where nothing was given.
+    files : list of str
+        The files' names.
+    file, line : ndarray of int64, shape (len(frame),)
+        Each row's file, as a position in ``files``, and its line there; the header is line 1.
+    unit : str
+        What ``line`` counts.
+    """
+
+    frame: pd.DataFrame
+    files: list[str]
+    file: np.ndarray
+    line: np.ndarray
+    unit: str = "line"
+
+    def place(self, row: int) -> str:
+        """Where a row came from, as a user finds it: ``train.csv line 7``."""
+        return f"{self.files[self.file[row]]} {self.unit} {self.line[row]}"
+
+    def take(self, positions: np.ndarray) -> Rows:
+        """The rows at these positions."""
+        frame = self.frame.take(positions).reset_index(drop=True)
+        return Rows(frame, self.files, self.file[positions], self.line[positions], self.unit)
+
+    def refuse(self, column: str, why: Callable[[object], str | None]) -> None:
+        """Raise for the first row whose value in ``column`` has a fault.
+
+        ``why`` returns what is wrong with a value and what to do, or None; it sees each distinct value once.
+        """
+        codes, values = pd.factorize(self.frame[column], use_na_sentinel=False)
+        reasons = [why(value) for value in values]
+        faulty = np.array([reason is not None for reason in reasons], dtype=bool)[codes]
+        if faulty.any():
+            row = int(faulty.argmax())
+            raise DataError(f"{self.place(row)}: {column} {values[codes[row]]!r} {reasons[codes[row]]}")
+
+    def integers(self, column: str, blank: int | None = None) -> np.ndarray:
+        """A column as int64; ``blank`` stands for an empty value, which is refused where ``blank`` is None."""
+        series = self.frame[column]
+        if pd.api.types.is_integer_dtype(series.dtype) and not series.hasnans:
+            return series.to_numpy(dtype=np.int64)
+
+        def why(value: object) -> str | None:
+            if (blank is not None and value == "") or _INTEGER.fullmatch(str(value)):
+                return None
+            return "is not a whole number; correct the row"
+
+        self.refuse(column, why)
+        codes, values = pd.factorize(series)
+        numbers = [blank if value == "" else int(float(value)) for value in values]
+        return np.array(numbers, dtype=np.int64)[codes]
+
+
+@dataclass
+class Records:
+    """What a root's CSV files say, before it becomes a catalog.
+
+    Attributes
+    ----------
+    layout : Layout
+        The layout recognised.
+    rows : Rows
+        One row a site, with the columns of :func:`canonical_table`.
+    splits : tuple of str
+        The splits that the layout knows, in their order.
+    notes : list of str
+        What a user should know about these files, a line each.
+    wells_only : bool
+        True where the CSV files list wells, so that a site found on disk is as good as one they name.
+    """
+
+    layout: Layout
+    rows: Rows
+    splits: tuple[str, ...]
+    notes: list[str]
+    wells_only: bool = False
+
+
+# ---------------------------------------------------------------------------------------------- recognising a root
+
+
+def read_records(root: str) -> Records:
+    """Recognise the layout of a folder and read its CSV files.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path of a folder.
+
+    Raises
+    ------
+    DataError
+        ``root`` is missing, empty, a file or nothing we know, or a CSV file is faulty.
+    """
+    entries = _entries(root)
+    kind = _kind(entries)
+    if kind == "metadata":
+        return _read_metadata(root)
+    if kind == "kaggle":
+        return _read_kaggle(root, entries)
+    raise DataError(_not_recognised(root, entries))
+
+
+def _entries(root: str) -> list[str]:
+    try:
+        entries = sorted(os.listdir(root))
+    except FileNotFoundError:
+        raise DataError(f"{root}: no such folder; check the path{_suggest(root)}") from None
+    except NotADirectoryError:
+        raise DataError(f"{root}: a file, not a folder; give the folder of the data set{_suggest(root)}") from None
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    if not entries:
+        raise DataError(f"{root}: the folder is empty; unpack RxRx1 there or give another folder{_suggest(root)}")
+    return entries
+
+
+def _kind(entries: Sequence[str]) -> str | None:
+    if "metadata.csv" in entries:
+        return "metadata"
+    return "kaggle" if "train.csv" in entries or "test.csv" in entries else None
+
+
+def _suggest(root: str) -> str:
+    """The end of an error message: the folder that was probably meant, from two levels above to one below."""
+    parent = os.path.dirname(root)
+    nearby = [parent, os.path.dirname(parent)]
+    if os.path.isdir(root):
+        nearby += sorted(entry.path for entry in os.scandir(root) if entry.is_dir())[:100]
+    for folder in nearby:
+        try:
+            if _kind(os.listdir(folder)):
+                return f"; did you mean {folder}?"
+        except OSError:
+            continue
+    return ""
+
+
+def _not_recognised(root: str, entries: Sequence[str]) -> str:
+    found = ", ".join(entries[:6]) + (f" and {len(entries) - 6:,} more" if len(entries) > 6 else "")
+    return (
+        f"{root}: no RxRx1 here; looked for metadata.csv (rxrx.ai, WILDS) and train.csv or test.csv (Kaggle 2019 and "
+        f"2023), found {found}{_suggest(root) or '; for another screen use Catalog.from_frame'}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- CSV files
+
+
+def _read_csv(root: str, name: str, need: Sequence[str], optional: Sequence[str] = (), check: bool = True) -> Rows:
+    """The columns ``need``, and those of ``optional`` that exist, of one CSV file, as strings.
+
+    ``check=False`` leaves the other columns unread: quicker for a wide file, but pandas then no longer sees a row with
+    too many values.
+    """
+    path = os.path.join(root, name)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    # pandas ends a value at a NUL without a word, so it has to be found in the bytes.
+    nul = data.find(b"\0")
+    if nul >= 0:
+        line = data.count(b"\n", 0, nul) + 1
+        raise DataError(f"{path} line {line}: holds a NUL byte, so it is no CSV file or is damaged; restore the file")
+    try:
+        header = list(pd.read_csv(io.BytesIO(data), nrows=0, dtype=str).columns)
+        missing = [column for column in need if column not in header]
+        if missing:
+            raise DataError(
+                f"{path}: column {', '.join(missing)} is missing; it has {', '.join(header[:20])}; restore the file"
+            )
+        with warnings.catch_warnings():  # a row with too many values is only a warning to pandas
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                io.BytesIO(data), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
+                usecols=None if check else list(need),
+            )  # fmt: skip
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: the file is empty; restore the file") from None
+    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a CSV file ({reason}); restore the file") from None
+    frame = frame.fillna("")
+    line = np.arange(2, len(frame) + 2, dtype=np.int64)
+    filled = (frame != "").any(axis=1).to_numpy()  # a blank line is no row, but it counts as a line
+    if not filled.any():
+        raise DataError(f"{path}: a header without rows; restore the file")
+    frame = frame[[column for column in header if column in need or column in optional]]
+    rows = Rows(frame, [path], np.zeros(len(frame), dtype=np.int64), line)
+    return rows if filled.all() else rows.take(np.flatnonzero(filled))
+
+
+def _join(parts: Sequence[Rows]) -> Rows:
+    frame = pd.concat([part.frame for part in parts], ignore_index=True).fillna("")
+    files = [file for part in parts for file in part.files]
+    file = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts])
+    return Rows(frame, files, file, np.concatenate([part.line for part in parts]))
+
+
+def _read_metadata(root: str) -> Records:
+    """rxrx.ai and WILDS: one row a site in ``metadata.csv``, kept in its order."""
+    need = ("experiment", "plate", "well", "site", "cell_type", "dataset", "sirna_id")
+    rows = _read_csv(root, "metadata.csv", need, ("well_type", "sirna"))
+    frame = rows.frame = rows.frame.rename(columns={"dataset": "split"})
+    frame["sirna_id"] = rows.integers("sirna_id", blank=-1)
+    if "sirna" not in frame:
+        frame["sirna"] = _names_of(frame["sirna_id"])
+    wilds = _is_wilds(root, frame)
+    if wilds:
+        # As the wilds package derives it: its training set is site 1, and site 2 is its in-distribution test set.
+        site = rows.integers("site")
+        frame["split"] = frame["split"].mask((frame["split"] == "train") & (site == 2), "id_test")
+    splits = ("train", "val", "test", "id_test") if wilds else ("train", "test")
+    return Records(WILDS if wilds else RXRX, rows, splits, [])
+
+
+def _is_wilds(root: str, frame: pd.DataFrame) -> bool:
+    """Whether images or, where there are none, signs of WILDS lie beside a ``metadata.csv``."""
+    images = os.path.join(root, "images")
+    for _, _, names in os.walk(images):  # top-down and lazy: the first plate folder with an image ends it
+        for name in names:
+            match = re.fullmatch(r"[A-Z]+[0-9]+_s[0-9]+(_w[0-9]+)?\.png", name)
+            if match:
+                return match[1] is None
+    return os.path.exists(os.path.join(root, "RELEASE_v1.0.txt")) or bool((frame["split"] == "val").any())
+
+
+def _read_kaggle(root: str, entries: Sequence[str]) -> Records:
+    """Kaggle: one row a well in up to four files; sorted by split, plate, well and site."""
+    key = ("experiment", "plate", "well")
+    parts, notes = [], []
+    for split in ("train", "test"):
+        for name, controls in ((f"{split}.csv", False), (f"{split}_controls.csv", True)):
+            if name not in entries:
+                notes.append(f"{name} is missing, and with it its wells")
+                continue
+            need = (*key, "sirna", "well_type") if controls else (*key, "sirna") if split == "train" else key
+            part = _read_csv(root, name, need, ("sirna",))
+            part.frame["split"] = split
+            if not controls:
+                part.frame["well_type"] = "treatment"
+            parts.append(part)
+    rows = _join(parts)
+    if "sirna" not in rows.frame:
+        rows.frame["sirna"] = ""
+    rows.frame["plate"] = rows.integers("plate")  # numbers, so that plate 10 sorts after plate 9
+    given = rows.frame["sirna"][rows.frame["sirna"] != ""]
+    named = len(given) > 0 and not _INTEGER.fullmatch(given.iloc[0])
+    if named:
+        rows.refuse("sirna", lambda v: None if v == "" or v in _IDS_2023 else "is no siRNA of 2023; correct the row")
+        rows.frame["sirna_id"] = rows.frame["sirna"].map(_IDS_2023).fillna(-1).astype(np.int64)
+    else:
+        rows.frame["sirna_id"] = rows.integers("sirna", blank=-1)
+        rows.frame["sirna"] = _names_of(rows.frame["sirna_id"])
+    rows.frame["cell_type"] = _map_values(rows.frame["experiment"], lambda name: name.rpartition("-")[0])
+    rows = _add_sites(root, entries, rows, notes)
+    frame = rows.frame
+    order = frame.assign(first=frame["split"] != "train").sort_values(["first", *key, "site"], kind="stable").index
+    layout = KAGGLE_2023 if named else KAGGLE_2019
+    return Records(layout, rows.take(order.to_numpy()), ("train", "test"), notes, wells_only=True)
+
+
+def _add_sites(root: str, entries: Sequence[str], rows: Rows, notes: list[str]) -> Rows:
+    """Turn rows of wells into rows of sites, by ``pixel_stats.csv`` or else two a well."""
+    if "pixel_stats.csv" not in entries:
+        notes.append("the CSV files list wells, not sites: two sites a well are assumed")
+        wells = rows.take(np.repeat(np.arange(len(rows.frame)), 2))
+        wells.frame["site"] = np.tile(np.array([1, 2], dtype=np.int64), len(rows.frame))
+        return wells
+    stats = _read_csv(root, "pixel_stats.csv", ("id_code", "site"), check=False)
+    pairs = pd.DataFrame({"id_code": stats.frame["id_code"], "site": stats.integers("site")}).drop_duplicates()
+    ids = pd.DataFrame({"id_code": _well_ids(rows.frame), "row": np.arange(len(rows.frame))})
+    merged = ids.merge(pairs, on="id_code")
+    if merged.empty:
+        raise DataError(f"{stats.files[0]}: names no well of the other CSV files; restore the file or remove it")
+    without = len(ids) - merged["row"].nunique()
+    if without:
+        notes.append(f"wells of the CSV files that have no site in pixel_stats.csv: {without:,}")
+    sites = rows.take(merged["row"].to_numpy())
+    sites.frame["site"] = merged["site"].to_numpy()
+    return sites
+
+
+# ------------------------------------------------------------------------------------------------ the one table
+
+
+def canonical_table(
+    rows: Rows, splits: Sequence[str], path_columns: Sequence[str] = (), rxrx1: bool = True
+) -> pd.DataFrame:
+    """The table of sites, but for its columns ``group`` and ``present``, which need more than one row to be known.
+
+    Parameters
+    ----------
+    rows : Rows
+        Columns ``experiment``, ``plate``, ``well``, ``site``, ``split``, ``cell_type``, ``well_type``, ``sirna`` and
+        ``sirna_id``; ``well_type`` may be missing or empty, then the label tells; ``site_id`` may be given.
+    splits : sequence of str
+        Splits in the order of their codes; others follow in alphabetical order.
+    path_columns : sequence of str
+        Further columns that become part of a path.
+    rxrx1 : bool
+        Whether labels and well types are those of RxRx1. Another screen may have other ones.
+
+    Raises
+    ------
+    DataError
+        A value that would leave the root, that is no number where one belongs, or that contradicts another; a site
+        given twice. The message names the file and the line.
+    """
+    for column in dict.fromkeys(("experiment", "plate", "well", "site", *path_columns)):
+        rows.refuse(column, _path_fault)
+    frame = rows.frame
+    labels = rows.integers("sirna_id", blank=-1)
+    if rxrx1:
+        well_types = _check_labels(rows, labels)
+    else:
+        well_types = frame["well_type"].mask(frame["well_type"] == "", WELL_TYPES[0])
+    table = pd.DataFrame({"plate": rows.integers("plate"), "site": rows.integers("site")})
+    table["experiment"], table["well"] = frame["experiment"], frame["well"]
+    well_id = _well_ids(table)
+    sites = table["site"].tolist()
+    if "site_id" in frame:
+        site_id = frame["site_id"].tolist()
+    else:
+        site_id = [f"{well}_{site}" for well, site in zip(well_id, sites, strict=True)]
+    table = pd.DataFrame(
+        {
+            "site_id": site_id,
+            "well_id": well_id,
+            "cell_type": _category(frame["cell_type"]),
+            "split": _category(frame["split"], splits),
+            "experiment": _category(frame["experiment"]),
+            "plate": table["plate"],
+            "well": _category(frame["well"]),
+            "site": table["site"],
+            "well_type": _category(well_types, WELL_TYPES),
+            "sirna": _category(frame["sirna"]),
+            "sirna_id": labels,
+        }
+    )
+    twice = table["site_id"].duplicated().to_numpy()
+    if twice.any():
+        second = int(twice.argmax())
+        first = int((table["site_id"] == table["site_id"].iloc[second]).to_numpy().argmax())
+        raise DataError(
+            f"{rows.place(second)}: site {table['site_id'].iloc[second]} is already at {rows.place(first)}; remove one"
+        )
+    table.index = pd.RangeIndex(len(table), name="site_index")
+    return table
+
+
+def _check_labels(rows: Rows, labels: np.ndarray) -> np.ndarray:
+    """The well type of each row; it and the label must tell the same."""
+    if labels.max(initial=-1) > UNTREATED:
+        row = int((labels > UNTREATED).argmax())
+        raise DataError(f"{rows.place(row)}: siRNA {labels[row]} is above {UNTREATED}, the last one; correct the row")
+    told = np.select([labels < N_TREATMENTS, labels < UNTREATED], [0, 1], 2)
+    names = np.array(WELL_TYPES, dtype=object)
+    if "well_type" not in rows.frame:
+        return names[told]
+    known = {name: code for code, name in enumerate(WELL_TYPES)} | {"": -1}
+    choices = f"is none of {', '.join(WELL_TYPES)}; correct the row"
+    rows.refuse("well_type", lambda value: None if value in known else choices)
+    given = rows.frame["well_type"].map(known).to_numpy(dtype=np.int64)
+    wrong = (given >= 0) & (given != told) & (labels >= 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{rows.place(row)}: well type {WELL_TYPES[given[row]]} contradicts siRNA {rows.frame['sirna'].iloc[row]} "
+            f"(label {labels[row]}), which is a {WELL_TYPES[told[row]]}; restore the file"
+        )
+    return names[np.where(given >= 0, given, told)]
+
+
+def _path_fault(value: object) -> str | None:
+    """What is wrong with a value as a part of a path, or None."""
+    text = str(value)
+    if not text:
+        return "is empty, but the path of an image needs it; fill it in"
+    return "would leave the root; correct the row" if _UNSAFE.search(text) else None
+
+
+def _map_values(series: pd.Series, function: Callable[[str], str]) -> np.ndarray:
+    codes, values = pd.factorize(series)
+    return np.array([function(value) for value in values], dtype=object)[codes]
+
+
+def _names_of(labels: pd.Series) -> pd.Series:
+    """Names for siRNAs that have none but their label: the number, or ``""`` where it is not known."""
+    return labels.astype(str).where(labels >= 0, "")
+
+
+def _well_ids(frame: pd.DataFrame) -> list[str]:
+    columns = (frame["experiment"].tolist(), frame["plate"].tolist(), frame["well"].tolist())
+    return [f"{experiment}_{plate}_{well}" for experiment, plate, well in zip(*columns, strict=True)]
+
+
+def _category(values: Sequence[str], first: Sequence[str] = ()) -> pd.Categorical:
+    """A categorical whose codes do not depend on the order of the rows: ``first``, then the rest sorted."""
+    codes, found = pd.factorize(np.asarray(values, dtype=object))
+    names = [*first, *sorted(set(found) - set(first))]
+    position = {name: code for code, name in enumerate(names)}
+    return pd.Categorical.from_codes(np.array([position[name] for name in found], dtype=np.int64)[codes], names)

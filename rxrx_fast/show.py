@@ -1,0 +1,321 @@
+"""Pictures for people: a site's channels and colour composite, plates before and after normalisation, a batch.
+
+Matplotlib is used through its Figure object, without pyplot and its global state, so this works without a display and
+inside anyone's program.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rxrx_fast.errors import DataError, UsageError
+
+__all__ = ["STAINS", "composite", "draw_batch", "draw_plates", "draw_site", "save", "statistics_table"]
+
+
+class Stain(NamedTuple):
+    """What a channel shows, and its colour in a composite."""
+
+    short: str
+    title: str
+    rgb: tuple[int, int, int]
+
+
+#: Channels 1 to 6. The colours are those of the official utilities (rxrx1-utils, ``convert_tensor_to_rgb``).
+STAINS = (
+    Stain("nuclei", "nuclei (Hoechst)", (19, 0, 249)),
+    Stain("ER", "endoplasmic reticulum (ConA)", (42, 255, 31)),
+    Stain("actin", "actin (phalloidin)", (255, 0, 25)),
+    Stain("nucleoli", "nucleoli and RNA (SYTO 14)", (45, 255, 252)),
+    Stain("mito", "mitochondria (MitoTracker)", (250, 0, 253)),
+    Stain("Golgi", "Golgi and membrane (WGA)", (254, 255, 40)),
+)
+
+# (3, C): a composite is this matrix times the channels, each scaled to 0 to 1, cut at 1. The official one weighs every
+# channel with its full colour, over fixed ranges made for one experiment; here the six share the light, because their
+# ranges follow the image and would add up to white.
+_WEIGHTS = np.array([stain.rgb for stain in STAINS]).T / 255 * 0.62
+
+# Shares of pixels that are drawn black and white: a few hot pixels must not darken all others.
+_LOW, _HIGH = 1.0, 99.7
+_PLATES = 6
+_MOST_SITES = 96  # of a plate, that its statistics are taken from if none are saved
+_BACKGROUND, _INK, _FAINT = "#0d1117", "#e6edf3", "#8b98a5"
+_FORMATS = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
+
+
+def composite(planes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Colour picture of a stack.
+
+    Parameters
+    ----------
+    planes : (C, H, W)
+        Channels 1 to C, C at most 6.
+    low, high : (C,)
+        The values that are drawn black and in full colour.
+
+    Returns
+    -------
+    (H, W, 3) float32, 0 to 1
+    """
+    low, high = (np.asarray(bound, np.float32)[:, None, None] for bound in (low, high))
+    scaled = np.clip((planes - low) / np.maximum(high - low, 1e-6), 0, 1)
+    # Fewer channels share the light among fewer.
+    weights = _WEIGHTS[:, : len(planes)] * min(1 / 0.62, 6 / len(planes))
+    return np.clip(np.tensordot(scaled, weights, axes=(0, 1)), 0, 1).astype(np.float32)
+
+
+def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -> Path:
+    """Draw the channels of a site and their composite.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    path : path
+        .png, .jpg, .svg or .pdf.
+    site_id : str, optional
+        By default the first complete site. Channels that a site lacks are drawn empty.
+
+    Raises
+    ------
+    UsageError
+        If there is no such site; the message names the nearest.
+    """
+    from rxrx_fast.stores import FileStore
+
+    _check_format(path)
+    position = _find(catalog, site_id)
+    row = catalog.table.iloc[position]
+    total = _drawable(catalog)
+    here = [c for c in range(1, total + 1) if row["present"] >> (c - 1) & 1]
+    if not here:
+        raise DataError(f"site {row['site_id']} has no image under {catalog.root}")
+    stack = FileStore(catalog.take([position]), here).decode(0)
+    planes = np.zeros((total, *stack.shape[1:]), np.uint8)
+    planes[[c - 1 for c in here]] = stack
+    low, high = np.percentile(planes, (_LOW, _HIGH), axis=(1, 2))
+
+    across = -(-total // 2)
+    figure = _figure(2.6 * (across + 2), 6.1)
+    grid = figure.add_gridspec(2, across + 2)
+    where = f"{row['experiment']}, plate {row['plate']}, well {row['well']}, site {row['site']}"
+    figure.suptitle(f"{row['cell_type']}   {_perturbation(row)}", color=_INK, fontsize=15, x=0.012, ha="left")
+    figure.text(0.988, 0.985, where, color=_FAINT, fontsize=11, ha="right", va="top")
+    _image(figure.add_subplot(grid[:, :2]), composite(planes, low, high), "composite")
+    for c in range(total):
+        axes = figure.add_subplot(grid[c // across, 2 + c % across])
+        color = np.array(STAINS[c].rgb) / 255
+        if c + 1 in here:
+            scaled = np.clip((planes[c] - low[c]) / max(high[c] - low[c], 1), 0, 1)
+            _image(axes, scaled[..., None] * _legible(color), f"{c + 1}  {STAINS[c].title}")
+        else:
+            _image(axes, np.zeros((*planes[c].shape, 3)), f"{c + 1}  {STAINS[c].title}")
+            axes.text(0.5, 0.5, "no file", transform=axes.transAxes, color=_FAINT, ha="center", va="center")
+    return save(figure, path)
+
+
+def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = False) -> Path:
+    """Draw one perturbation on several plates, before and after plate normalisation, each row with one range.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    path : path
+        .png, .jpg, .svg or .pdf.
+    stats : PlateStats, optional
+        By default those saved beside the data; where there are none, up to 96 sites of each plate drawn are counted.
+    quiet : bool
+        Show no progress bar.
+    """
+    from rxrx_fast.normalize import Normalize
+    from rxrx_fast.stores import FileStore
+
+    _check_format(path)
+    total = _drawable(catalog)
+    chosen = _across_plates(catalog)
+    if stats is None:
+        stats = _statistics(catalog, chosen, quiet)
+    groups, mean, std = stats.normalizer(Normalize("plate"), chosen)
+    store = FileStore(chosen, range(1, total + 1))
+    raw = np.stack([store.decode(i) for i in range(len(chosen))]).astype(np.float32)
+    done = (raw - mean[groups][:, :total, None, None]) / std[groups][:, :total, None, None]
+
+    count = len(chosen)
+    figure = _figure(2.3 * count + 3.4, 5.9)
+    grid = figure.add_gridspec(2, count + 1, width_ratios=[1] * count + [1.35])
+    figure.suptitle(f"{_perturbation(chosen.table.iloc[0])} on {count} plates", color=_INK, fontsize=15, x=0.012, ha="left")
+    figure.text(0.988, 0.985, "one display range a row", color=_FAINT, fontsize=11, ha="right", va="top")
+    names = chosen.group_keys("plate")[1]
+    codes = chosen.group_keys("plate")[0]
+    counts = {name: stats.counts[i].sum(0) for i, name in enumerate(stats.plates)}
+    for r, (images, label) in enumerate(((raw, "as stored"), (done, "plate-normalised"))):
+        low, high = np.percentile(images, (_LOW, _HIGH), axis=(0, 2, 3))
+        for i in range(count):
+            axes = figure.add_subplot(grid[r, i])
+            _image(axes, composite(images[i], low, high), names[codes[i]].replace("/", "  plate ") if r == 0 else "")
+            if i == 0:
+                axes.set_ylabel(label, color=_INK, fontsize=12)
+        axes = figure.add_subplot(grid[r, count])
+        for i in range(count):
+            _distribution(axes, counts[names[codes[i]]][0], *((mean[groups[i], 0], std[groups[i], 0]) if r else (0, 1)))
+        _style_distribution(axes, f"{STAINS[0].short}, all wells" if r == 0 else "", "(value - mean) / std" if r else "value")
+    return save(figure, path)
+
+
+def draw_batch(images, path: str | os.PathLike, *, titles: list[str] | None = None, columns: int = 6) -> Path:
+    """Draw the composites of a (B, C, H, W) batch as a montage, all with the same range."""
+    _check_format(path)
+    images = np.asarray(images, np.float32)[:, : len(STAINS)]
+    low, high = np.percentile(images, (_LOW, _HIGH), axis=(0, 2, 3))
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure = _figure(2.3 * columns, 2.55 * rows + 0.5)
+    figure.suptitle("a batch, as the model gets it", color=_INK, fontsize=15, x=0.012, ha="left")
+    grid = figure.add_gridspec(rows, columns)
+    for i, image in enumerate(images):
+        _image(figure.add_subplot(grid[i // columns, i % columns]), composite(image, low, high), titles[i] if titles else "")
+    return save(figure, path)
+
+
+def statistics_table(stats, level: str) -> str:
+    """Means and standard deviations by channel as lines of text, a row a group of ``level``."""
+    frame = stats.frame(level)
+    names = list(dict.fromkeys(frame[level]))
+    titles = [f"{c + 1} {STAINS[c].short}" if stats.channels <= len(STAINS) else str(c + 1) for c in range(stats.channels)]
+    width = max(map(len, [level, *names]))
+    lines = [f"{level:{width}}  {'sites':>7}" + "".join(f"{title:>15}" for title in titles) + "   (mean ± std)"]
+    for name, part in frame.groupby(level, sort=False):
+        cells = (f"{mean:.1f} ± {std:.1f}" for mean, std in zip(part["mean"], part["std"]))
+        lines.append(f"{name:{width}}  {part['sites'].iat[0]:7,}" + "".join(f"{cell:>15}" for cell in cells))
+    return "\n".join(lines)
+
+
+def save(figure, path: str | os.PathLike) -> Path:
+    """Write a figure in the format that the name ends in; returns the path."""
+    path = Path(path)
+    _check_format(path)
+    try:
+        figure.savefig(path, dpi=160, facecolor=figure.get_facecolor())
+    except OSError as error:
+        raise DataError(f"{path}: the picture can't be written ({error.strerror or error})") from None
+    return path
+
+
+# ------------------------------------------------------------------------------------------------------------ choosing
+
+
+def _drawable(catalog) -> int:
+    if catalog.layout.channels > len(STAINS):
+        raise UsageError(f"pictures are made for up to {len(STAINS)} channels, and these sites have {catalog.layout.channels}")
+    return catalog.layout.channels
+
+
+def _find(catalog, site_id: str | None) -> int:
+    present = catalog.table["present"].to_numpy()
+    if site_id is None:
+        complete = np.flatnonzero(present == (1 << catalog.layout.channels) - 1)
+        if not len(complete):
+            raise DataError(f"none of the {len(catalog):,} sites under {catalog.root} is complete; name one with --site")
+        return int(complete[0])
+    names = catalog.table["site_id"].to_numpy()
+    found = np.flatnonzero(names == site_id)
+    if not len(found):
+        near = difflib.get_close_matches(site_id, names[present > 0], n=1, cutoff=0)
+        hint = f"did you mean {near[0]}?" if near else "no site has images here"
+        raise UsageError(f"no site {site_id!r} under {catalog.root}; {hint}")
+    return int(found[0])
+
+
+def _across_plates(catalog):
+    """One site a plate of the perturbation that is on most plates, controls preferred: a Catalog."""
+    complete = catalog.available()
+    if not len(complete):
+        raise DataError(f"none of the {len(catalog):,} sites under {catalog.root} is complete: there is nothing to compare")
+    plate, _ = complete.group_keys("plate")
+    table = complete.table.assign(at=np.arange(len(complete)), on=plate)
+    spread = table.groupby("sirna_id")["on"].nunique()
+    most = spread[spread == spread.max()].index
+    # The untreated control has the highest label: cells without a perturbation show the batch effect alone.
+    one = table[table["sirna_id"] == most.max()].drop_duplicates("on")
+    if len(one) < 2:
+        raise DataError(f"no perturbation is on two plates under {catalog.root}: there is nothing to compare")
+    # Experiments in turn, so that few plates show as many of them as there are.
+    turn = one.groupby("experiment", observed=True).cumcount()
+    one = one.assign(turn=turn).sort_values(["turn", "at"]).head(_PLATES).sort_values("at")
+    return complete.take(one["at"].to_numpy())
+
+
+def _statistics(catalog, chosen, quiet: bool):
+    from rxrx_fast.stats import FILE_NAME, PlateStats
+
+    path = Path(catalog.root) / FILE_NAME
+    if path.exists():
+        saved = PlateStats.load(path)
+        if set(chosen.table["site_id"]) <= set(saved.sites["site_id"]):
+            return saved
+    complete = catalog.available()
+    plate, _ = complete.group_keys("plate")
+    wanted = set(chosen.group_keys("plate")[0].tolist())
+    parts = [np.flatnonzero(plate == code) for code in sorted(wanted)]
+    some = [part[np.linspace(0, len(part) - 1, min(len(part), _MOST_SITES)).astype(int)] for part in parts]
+    return PlateStats.fit(complete.take(np.concatenate(some)), quiet=quiet)
+
+
+def _perturbation(row) -> str:
+    if row["well_type"] == "negative_control":
+        return "untreated cells"
+    if row["sirna_id"] < 0 and not row["sirna"]:
+        return "siRNA not told"
+    kind = "positive control, " if row["well_type"] == "positive_control" else ""
+    label = f" (label {row['sirna_id']})" if row["sirna_id"] >= 0 else ""
+    return f"{kind}siRNA {row['sirna']}{label}"
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+def _check_format(path) -> None:
+    if Path(path).suffix.lower() not in _FORMATS:
+        raise UsageError(f"{path}: name a picture that ends in {', '.join(_FORMATS)}")
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=_BACKGROUND)
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.06, wspace=0.0, hspace=0.0)
+    return figure
+
+
+def _image(axes, picture: np.ndarray, title: str) -> None:
+    axes.imshow(picture, interpolation="lanczos")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, color=_INK, fontsize=10, loc="left", pad=5)
+
+
+def _legible(color: np.ndarray) -> np.ndarray:
+    """A channel's colour on its own, with pure blue and red lightened: on black they hide detail."""
+    return color + (1 - color) * 0.25
+
+
+def _distribution(axes, counts: np.ndarray, mean: float, std: float) -> None:
+    values = (np.arange(len(counts)) - mean) / std
+    density = counts / counts.sum() * std
+    axes.plot(values, density, linewidth=1.2, alpha=0.9)
+
+
+def _style_distribution(axes, title: str, label: str) -> None:
+    axes.set_facecolor(_BACKGROUND)
+    axes.set_title(title, color=_INK, fontsize=10, loc="left", pad=5)
+    axes.set_xlabel(label, color=_FAINT, fontsize=9)
+    axes.set_yticks([])
+    axes.tick_params(colors=_FAINT, labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)
