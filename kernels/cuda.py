@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import cuda, types, uint8
-
 from rxrx_kernels import fused
 from rxrx_kernels.moments import BINS
 

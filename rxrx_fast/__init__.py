@@ -1,24 +1,33 @@
 """RxRx1 at the speed of the model: DALI decoding, one-pass kernels, a thin PyTorch iterator."""
 
-from rxrx_fast.catalog import Catalog
-from rxrx_fast.dataset import Dataset
-from rxrx_fast.errors import DataError, SiteError, UsageError
-from rxrx_fast.loader import DataLoader
-from rxrx_fast.normalize import Normalize
-from rxrx_fast.policy import Policy
-from rxrx_fast.stats import PlateStats
+from importlib import import_module
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Catalog",
-    "DataError",
-    "DataLoader",
-    "Dataset",
-    "Normalize",
-    "PlateStats",
-    "Policy",
-    "SiteError",
-    "UsageError",
-    "__version__",
-]
+# Names are imported when they are first used: the command line's help and the processes that draw synthetic images
+# then do without torch, whose import takes seconds.
+_HOMES = {
+    "Catalog": "catalog",
+    "DataError": "errors",
+    "DataLoader": "loader",
+    "Dataset": "dataset",
+    "Normalize": "normalize",
+    "PlateStats": "stats",
+    "Policy": "policy",
+    "SiteError": "errors",
+    "UsageError": "errors",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rxrx_fast' has no attribute {name!r}")
+    value = getattr(import_module(f"rxrx_fast.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

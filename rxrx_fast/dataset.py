@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from rxrx_kernels import moments
+from rxrx_kernels.fused import fuse_site
 
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.device import DTYPES
@@ -20,8 +22,6 @@ from rxrx_fast.normalize import Normalize
 from rxrx_fast.policy import Policy
 from rxrx_fast.stats import PlateStats
 from rxrx_fast.stores import FileStore
-from rxrx_kernels import moments
-from rxrx_kernels.fused import fuse_site
 
 __all__ = ["Dataset", "Parameters"]
 

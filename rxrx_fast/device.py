@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-
-from rxrx_fast.errors import UsageError
 from rxrx_kernels import moments
 from rxrx_kernels.fused import fuse_site
+
+from rxrx_fast.errors import UsageError
 
 __all__ = ["CpuDevice", "CudaDevice", "resolve"]
 
@@ -133,7 +133,6 @@ class CudaDevice:
     def __init__(self, index: int, channels_last: bool = False):
         import cupy
         from numba import cuda
-
         from rxrx_kernels import cuda as kernels
 
         self.id = index

@@ -21,10 +21,8 @@ negative control, and -1 means that the label is not known.
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +30,9 @@ import numpy as np
 import pandas as pd
 
 from rxrx_fast.errors import DataError
+from rxrx_fast.rows import INTEGER, Rows, join, path_fault, read_csv
 
-__all__ = ["NAMES_2023", "WELL_TYPES", "Layout", "Records", "Rows", "canonical_table", "read_records"]
+__all__ = ["NAMES_2023", "WELL_TYPES", "Layout", "Records", "canonical_table", "read_records"]
 
 WELL_TYPES = ("treatment", "positive_control", "negative_control")
 N_TREATMENTS = 1108  # labels below are treatments
@@ -55,8 +54,6 @@ NAMES_2023: tuple[str, ...] = (
 )
 _IDS_2023 = {name: label for label, name in enumerate(NAMES_2023)}
 
-_INTEGER = re.compile(r"[0-9]{1,9}(\.0+)?")  # "1.0" is what a spreadsheet or a column with gaps makes of 1
-_UNSAFE = re.compile(r"[/\\\x00]|\.\.|^\.$|^[A-Za-z]:")
 
 
 @dataclass(frozen=True)
@@ -92,66 +89,6 @@ RXRX = Layout("rxrx.ai", f"images/{_NAME}_w{{channel}}.png", 6, ("images",))
 WILDS = Layout("wilds", f"images/{_NAME}.png", 3, ("images",))
 KAGGLE_2019 = Layout("kaggle-2019", f"{{split}}/{_NAME}_w{{channel}}.png", 6, ("train", "test"))
 KAGGLE_2023 = Layout("kaggle-2023", f"{{split}}/{_NAME}_w{{channel}}.png", 6, ("train", "test"))
-
-
-@dataclass
-class Rows:
-    """Rows of one or several CSV files (or of a frame), each of which knows where it came from.
-
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-        The rows; from a CSV file, strings throughout and ``""`` where nothing was given.
-    files : list of str
-        The files' names.
-    file, line : ndarray of int64, shape (len(frame),)
-        Each row's file, as a position in ``files``, and its line there; the header is line 1.
-    unit : str
-        What ``line`` counts.
-    """
-
-    frame: pd.DataFrame
-    files: list[str]
-    file: np.ndarray
-    line: np.ndarray
-    unit: str = "line"
-
-    def place(self, row: int) -> str:
-        """Where a row came from, as a user finds it: ``train.csv line 7``."""
-        return f"{self.files[self.file[row]]} {self.unit} {self.line[row]}"
-
-    def take(self, positions: np.ndarray) -> Rows:
-        """The rows at these positions."""
-        frame = self.frame.take(positions).reset_index(drop=True)
-        return Rows(frame, self.files, self.file[positions], self.line[positions], self.unit)
-
-    def refuse(self, column: str, why: Callable[[object], str | None]) -> None:
-        """Raise for the first row whose value in ``column`` has a fault.
-
-        ``why`` returns what is wrong with a value and what to do, or None; it sees each distinct value once.
-        """
-        codes, values = pd.factorize(self.frame[column], use_na_sentinel=False)
-        reasons = [why(value) for value in values]
-        faulty = np.array([reason is not None for reason in reasons], dtype=bool)[codes]
-        if faulty.any():
-            row = int(faulty.argmax())
-            raise DataError(f"{self.place(row)}: {column} {values[codes[row]]!r} {reasons[codes[row]]}")
-
-    def integers(self, column: str, blank: int | None = None) -> np.ndarray:
-        """A column as int64; ``blank`` stands for an empty value, which is refused where ``blank`` is None."""
-        series = self.frame[column]
-        if pd.api.types.is_integer_dtype(series.dtype) and not series.hasnans:
-            return series.to_numpy(dtype=np.int64)
-
-        def why(value: object) -> str | None:
-            if (blank is not None and value == "") or _INTEGER.fullmatch(str(value)):
-                return None
-            return "is not a whole number; correct the row"
-
-        self.refuse(column, why)
-        codes, values = pd.factorize(series)
-        numbers = [blank if value == "" else int(float(value)) for value in values]
-        return np.array(numbers, dtype=np.int64)[codes]
 
 
 @dataclass
@@ -250,62 +187,10 @@ def _not_recognised(root: str, entries: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------------------- CSV files
 
 
-def _read_csv(root: str, name: str, need: Sequence[str], optional: Sequence[str] = (), check: bool = True) -> Rows:
-    """The columns ``need``, and those of ``optional`` that exist, of one CSV file, as strings.
-
-    ``check=False`` leaves the other columns unread: quicker for a wide file, but pandas then no longer sees a row with
-    too many values.
-    """
-    path = os.path.join(root, name)
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    # pandas ends a value at a NUL without a word, so it has to be found in the bytes.
-    nul = data.find(b"\0")
-    if nul >= 0:
-        line = data.count(b"\n", 0, nul) + 1
-        raise DataError(f"{path} line {line}: holds a NUL byte, so it is no CSV file or is damaged; restore the file")
-    try:
-        header = list(pd.read_csv(io.BytesIO(data), nrows=0, dtype=str).columns)
-        missing = [column for column in need if column not in header]
-        if missing:
-            raise DataError(
-                f"{path}: column {', '.join(missing)} is missing; it has {', '.join(header[:20])}; restore the file"
-            )
-        with warnings.catch_warnings():  # a row with too many values is only a warning to pandas
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                io.BytesIO(data), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
-                usecols=None if check else list(need),
-            )  # fmt: skip
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty; restore the file") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not a CSV file ({reason}); restore the file") from None
-    frame = frame.fillna("")
-    line = np.arange(2, len(frame) + 2, dtype=np.int64)
-    filled = (frame != "").any(axis=1).to_numpy()  # a blank line is no row, but it counts as a line
-    if not filled.any():
-        raise DataError(f"{path}: a header without rows; restore the file")
-    frame = frame[[column for column in header if column in need or column in optional]]
-    rows = Rows(frame, [path], np.zeros(len(frame), dtype=np.int64), line)
-    return rows if filled.all() else rows.take(np.flatnonzero(filled))
-
-
-def _join(parts: Sequence[Rows]) -> Rows:
-    frame = pd.concat([part.frame for part in parts], ignore_index=True).fillna("")
-    files = [file for part in parts for file in part.files]
-    file = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts])
-    return Rows(frame, files, file, np.concatenate([part.line for part in parts]))
-
-
 def _read_metadata(root: str) -> Records:
     """rxrx.ai and WILDS: one row a site in ``metadata.csv``, kept in its order."""
     need = ("experiment", "plate", "well", "site", "cell_type", "dataset", "sirna_id")
-    rows = _read_csv(root, "metadata.csv", need, ("well_type", "sirna"))
+    rows = read_csv(root, "metadata.csv", need, ("well_type", "sirna"))
     frame = rows.frame = rows.frame.rename(columns={"dataset": "split"})
     frame["sirna_id"] = rows.integers("sirna_id", blank=-1)
     if "sirna" not in frame:
@@ -340,17 +225,17 @@ def _read_kaggle(root: str, entries: Sequence[str]) -> Records:
                 notes.append(f"{name} is missing, and with it its wells")
                 continue
             need = (*key, "sirna", "well_type") if controls else (*key, "sirna") if split == "train" else key
-            part = _read_csv(root, name, need, ("sirna",))
+            part = read_csv(root, name, need, ("sirna",))
             part.frame["split"] = split
             if not controls:
                 part.frame["well_type"] = "treatment"
             parts.append(part)
-    rows = _join(parts)
+    rows = join(parts)
     if "sirna" not in rows.frame:
         rows.frame["sirna"] = ""
     rows.frame["plate"] = rows.integers("plate")  # numbers, so that plate 10 sorts after plate 9
     given = rows.frame["sirna"][rows.frame["sirna"] != ""]
-    named = len(given) > 0 and not _INTEGER.fullmatch(given.iloc[0])
+    named = len(given) > 0 and not INTEGER.fullmatch(given.iloc[0])
     if named:
         rows.refuse("sirna", lambda v: None if v == "" or v in _IDS_2023 else "is no siRNA of 2023; correct the row")
         rows.frame["sirna_id"] = rows.frame["sirna"].map(_IDS_2023).fillna(-1).astype(np.int64)
@@ -372,7 +257,7 @@ def _add_sites(root: str, entries: Sequence[str], rows: Rows, notes: list[str]) 
         wells = rows.take(np.repeat(np.arange(len(rows.frame)), 2))
         wells.frame["site"] = np.tile(np.array([1, 2], dtype=np.int64), len(rows.frame))
         return wells
-    stats = _read_csv(root, "pixel_stats.csv", ("id_code", "site"), check=False)
+    stats = read_csv(root, "pixel_stats.csv", ("id_code", "site"), check=False)
     pairs = pd.DataFrame({"id_code": stats.frame["id_code"], "site": stats.integers("site")}).drop_duplicates()
     ids = pd.DataFrame({"id_code": _well_ids(rows.frame), "row": np.arange(len(rows.frame))})
     merged = ids.merge(pairs, on="id_code")
@@ -413,7 +298,7 @@ def canonical_table(
         given twice. The message names the file and the line.
     """
     for column in dict.fromkeys(("experiment", "plate", "well", "site", *path_columns)):
-        rows.refuse(column, _path_fault)
+        rows.refuse(column, path_fault)
     frame = rows.frame
     labels = rows.integers("sirna_id", blank=-1)
     if rxrx1:
@@ -475,14 +360,6 @@ def _check_labels(rows: Rows, labels: np.ndarray) -> np.ndarray:
             f"(label {labels[row]}), which is a {WELL_TYPES[told[row]]}; restore the file"
         )
     return names[np.where(given >= 0, given, told)]
-
-
-def _path_fault(value: object) -> str | None:
-    """What is wrong with a value as a part of a path, or None."""
-    text = str(value)
-    if not text:
-        return "is empty, but the path of an image needs it; fill it in"
-    return "would leave the root; correct the row" if _UNSAFE.search(text) else None
 
 
 def _map_values(series: pd.Series, function: Callable[[str], str]) -> np.ndarray:

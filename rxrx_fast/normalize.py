@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from rxrx_kernels import moments
 
 from rxrx_fast.errors import UsageError
-from rxrx_kernels import moments
 
 __all__ = ["LEVELS", "Normalize"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
+from rxrx_kernels.fused import TURNS, compose
 
 from rxrx_fast.errors import UsageError
 from rxrx_fast.keyed import uniform
-from rxrx_kernels.fused import TURNS, compose
 
 __all__ = ["PRESETS", "Draws", "Policy"]
 

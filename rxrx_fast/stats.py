@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from rxrx_kernels import moments
 
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.normalize import Normalize
 from rxrx_fast.pipeline import SitePipeline
 from rxrx_fast.progress import bar
 from rxrx_fast.stores import FileStore
-from rxrx_kernels import moments
 
 __all__ = ["FILE_NAME", "PlateStats"]
 

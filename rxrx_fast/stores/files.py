@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 from PIL import Image
+from rxrx_kernels import png
 
 from rxrx_fast.errors import DataError, SiteError
-from rxrx_kernels import png
 
 __all__ = ["FileStore"]
 
