@@ -170,7 +170,9 @@ def fuse_site(stack, out, code, center, scale):
         If shapes or dtypes do not fit: compiled code does not check bounds, so this is checked first.
     """
     if stack.ndim != 3 or out.ndim != 3 or stack.dtype != np.uint8:
-        raise ValueError(f"stack must be (C, H, W) uint8, got {stack.dtype}{stack.shape}, and out (C, H, W), got {out.shape}")
+        raise ValueError(
+            f"stack must be (C, H, W) uint8, got {stack.dtype}{stack.shape}, and out (C, H, W), got {out.shape}"
+        )
     channels, rows, columns = stack.shape
     if not 0 <= code <= 7:
         raise ValueError(f"geometry code must be 0 to 7, got {code}")

@@ -141,7 +141,9 @@ class Dataset(torch.utils.data.Dataset):
         self.policies = self._policies(augment, views)
         self.image_size = self.store.image_size
         if size is not None and self.image_size != (size, size):
-            raise UsageError(f"size={size}: the stored images are {self.image_size[0]} x {self.image_size[1]}; leave size=None")
+            raise UsageError(
+                f"size={size}: the stored images are {self.image_size[0]} x {self.image_size[1]}; leave size=None"
+            )
         if any(policy.transposes for policy in self.policies) and self.image_size[0] != self.image_size[1]:
             raise UsageError(f"turns and transposition need square images, and these are {self.image_size}")
         self.labels = self.catalog.labels

@@ -6,9 +6,6 @@ tensor a view out, each output pixel written once.
 
 from __future__ import annotations
 
-import threading
-import weakref
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,42 +13,13 @@ import torch
 from rxrx_kernels import moments
 from rxrx_kernels.fused import fuse_site
 
+from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import UsageError
 
 __all__ = ["CpuDevice", "CudaDevice", "resolve"]
 
 #: Output types: raw pixels or normalised ones.
 DTYPES = {"uint8": (np.uint8, torch.uint8), "float32": (np.float32, torch.float32)}
-
-
-class _Buffers:
-    """Output arrays that are used again once nothing refers to them.
-
-    Filling fresh pages takes about three times as long as filling pages in use. A delivered tensor keeps its array
-    alive through every view of it, whoever holds them; when the last one goes, the memory comes back here.
-    """
-
-    def __init__(self, keep: int, pinned: bool):
-        self._free: deque = deque(maxlen=keep)
-        self._pinned = pinned
-        # Finalisers run in any thread, also inside an append: only atomic operations on the deque are used.
-        self._lock = threading.Lock()
-
-    def take(self, shape: tuple[int, ...], dtype) -> np.ndarray:
-        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        base = None
-        with self._lock:
-            for _ in range(len(self._free)):
-                candidate = self._free.popleft()
-                if candidate.nbytes >= wanted:
-                    base = candidate
-                    break
-        if base is None:
-            base = torch.empty(wanted, dtype=torch.uint8, pin_memory=self._pinned).numpy()
-        array = base[:wanted].view(dtype).reshape(shape)
-        # from_numpy keeps `array` itself alive as long as the storage lives, so its end is the storage's end.
-        weakref.finalize(array, self._free.append, base).atexit = False
-        return array
 
 
 class CpuDevice:
@@ -74,7 +42,7 @@ class CpuDevice:
     def __init__(self, pool: ThreadPoolExecutor, keep: int, channels_last: bool = False, pin_memory: bool = False):
         self._pool = pool
         self._channels_last = channels_last
-        self._buffers = _Buffers(keep, pin_memory and torch.cuda.is_available())
+        self._buffers = Buffers(keep, pin_memory and torch.cuda.is_available())
 
     def finish(self, stack, views, dtype: str):
         """Make the output tensors of a batch.
@@ -110,10 +78,11 @@ class CpuDevice:
             for b in range(batch):
                 rows = (center[b], scale[b]) if kind is not np.uint8 else (_NOTHING, _NOTHING)
                 tasks.append(self._pool.submit(fuse_site, stack[b], planes[b], int(view.codes[b]), *rows))
-            # Only tensors may keep the array: a task that is over but still listed would hold its memory back.
             del planes, array, tensor
         for task in tasks:
             task.result()
+        # A task that is over keeps its arguments for as long as it is listed.
+        del tasks, task
         return tuple(outputs), None
 
     def hand_over(self, tensors, ready) -> None:

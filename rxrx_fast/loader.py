@@ -200,7 +200,9 @@ class DataLoader:
         """Go on where :meth:`state_dict` was taken: the next iterator delivers the rest of that epoch."""
         for name, mine in (("seed", self.seed), ("samples", len(self.dataset))):
             if int(state[name]) != mine:
-                raise UsageError(f"the saved state has {name} {state[name]}, this loader {mine}: they are not the same run")
+                raise UsageError(
+                    f"the saved state has {name} {state[name]}, this loader {mine}: they are not the same run"
+                )
         self._epoch, self._position, self._started = int(state["epoch"]), int(state["step"]), False
 
     # Streaming -------------------------------------------------------------------------------------------------------
@@ -288,7 +290,9 @@ class _EpochIterator:
                 return self._queue.get(timeout=_LOOK_S)
             except queue.Empty:
                 if not self._thread.is_alive() and self._queue.empty():
-                    raise RuntimeError("the loader's background thread ended without a word; please report this") from None
+                    raise RuntimeError(
+                        "the loader's background thread ended without a word; please report this"
+                    ) from None
 
     def close(self) -> None:
         """End the threads now. Batches already delivered stay valid."""
@@ -333,7 +337,9 @@ class _Producer:
         if self._on_error == "raise":
             raise fault
         if self._epoch_faults > self._max_errors:
-            raise DataError(f"{self._epoch_faults} sites could not be read in this epoch (max_errors={self._max_errors}); the last: {fault}")
+            raise DataError(
+                f"{self._epoch_faults} sites could not be read in this epoch (max_errors={self._max_errors}); the last: {fault}"
+            )
         warnings.warn(f"{fault}; another site takes its place", stacklevel=2)
         site = int(self._dataset.catalog.table.index[position])
         return int(uniform(self._seed, self._epoch, site, self._epoch_faults) * len(self._dataset))

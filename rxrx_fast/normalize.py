@@ -49,7 +49,9 @@ class Normalize:
     def __post_init__(self):
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise UsageError(f"Normalize({name}={getattr(self, name)!r}): must be one of {', '.join(map(repr, choices))}")
+                raise UsageError(
+                    f"Normalize({name}={getattr(self, name)!r}): must be one of {', '.join(map(repr, choices))}"
+                )
         if self.level == "site" and self.wells != "all":
             raise UsageError(f"Normalize(level='site', wells={self.wells!r}): a site has one well; leave wells='all'")
 

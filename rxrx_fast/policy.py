@@ -68,7 +68,9 @@ class Policy:
             if not isinstance(value, (int, float, np.number)) or not 0 <= value <= 1:
                 raise UsageError(f"Policy({field.name}={value!r}): must be a number from 0 to 1")
         if self.stats_jitter >= 1:
-            raise UsageError(f"Policy(stats_jitter={self.stats_jitter!r}): must be below 1, or a deviation could become 0")
+            raise UsageError(
+                f"Policy(stats_jitter={self.stats_jitter!r}): must be below 1, or a deviation could become 0"
+            )
 
     @classmethod
     def of(cls, policy: str | Policy) -> Policy:

@@ -59,7 +59,9 @@ class PlateStats:
         self.cell_types: list[str] = []
         self.experiments: list[str] = []
         self.counts = np.zeros((0, len(_KINDS), self.channels, moments.BINS), np.int64)
-        self.sites = pd.DataFrame({"site_id": pd.Series(dtype=str), "plate": np.zeros(0, int), "kind": np.zeros(0, int)})
+        self.sites = pd.DataFrame(
+            {"site_id": pd.Series(dtype=str), "plate": np.zeros(0, int), "kind": np.zeros(0, int)}
+        )
         self.moments = {name: np.zeros((0, self.channels), kind) for name, kind in _SITE_FIELDS.items()}
         #: Sites that could not be read, as (site_id, path, reason).
         self.faults: list[tuple[str, str, str]] = []
@@ -109,7 +111,9 @@ class PlateStats:
         if path is not None and os.path.exists(path):
             stats = cls.load(path)
             if stats.channels != channels:
-                raise DataError(f"{path} holds statistics of {stats.channels} channels, not {channels}: name another file")
+                raise DataError(
+                    f"{path} holds statistics of {stats.channels} channels, not {channels}: name another file"
+                )
         todo = np.flatnonzero(~catalog.table["site_id"].isin(stats.sites["site_id"]).to_numpy())
         if len(todo):
             stats._count(catalog, todo, path, num_threads or len(os.sched_getaffinity(0)), batch_size, on_error, quiet)
@@ -221,7 +225,9 @@ class PlateStats:
             raise DataError(f"statistics of {self.channels} and of {other.channels} channels can't be merged")
         twice = other.sites["site_id"][other.sites["site_id"].isin(self.sites["site_id"])]
         if len(twice):
-            raise DataError(f"{len(twice)} sites are in both statistics, the first is {twice.iloc[0]}: merge disjoint parts")
+            raise DataError(
+                f"{len(twice)} sites are in both statistics, the first is {twice.iloc[0]}: merge disjoint parts"
+            )
         merged = PlateStats(self.channels)
         for part in (self, other):
             index = {name: i for i, name in enumerate(merged.plates)}
@@ -279,7 +285,9 @@ class PlateStats:
         try:
             with np.load(path, allow_pickle=False) as file:
                 if int(file["version"]) != _VERSION:
-                    raise DataError(f"{path}: statistics of version {int(file['version'])}, this is version {_VERSION}: fit them again")
+                    raise DataError(
+                        f"{path}: statistics of version {int(file['version'])}, this is version {_VERSION}: fit them again"
+                    )
                 counts = file["counts"]
                 stats = cls(counts.shape[2])
                 stats.plates, stats.cell_types = file["plates"].tolist(), file["cell_types"].tolist()
@@ -326,7 +334,9 @@ class PlateStats:
         empty = counts.sum((1, 2)) == 0
         if len(groups) and empty[groups].any():
             name = names[groups[empty[groups]][0]]
-            raise DataError(f"{normalize.level} {name!r} has no counted {normalize.wells} well: use wells='all' or a coarser level")
+            raise DataError(
+                f"{normalize.level} {name!r} has no counted {normalize.wells} well: use wells='all' or a coarser level"
+            )
         site_std = None
         if normalize.scale == "mean_site_std":
             site_std = np.full(counts.shape[:2], np.nan)

@@ -27,7 +27,9 @@ def test_raw_pixels_are_pillows(rxrx_root, channels):
         image, label, meta = dataset[i]
         assert image.dtype == torch.uint8
         np.testing.assert_array_equal(image.numpy(), pillow(dataset, i))
-        assert label == dataset.catalog.table["sirna_id"].iat[i] and meta["site_index"] == dataset.catalog.table.index[i]
+        assert (
+            label == dataset.catalog.table["sirna_id"].iat[i] and meta["site_index"] == dataset.catalog.table.index[i]
+        )
 
 
 @pytest.mark.parametrize("level", ["global", "cell_type", "experiment", "plate", "site"])

@@ -194,7 +194,11 @@ def test_torch_samplers_decide_the_order(dataset):
     index = dataset.catalog.table.index.to_numpy()
     wanted = [40, 3, 3, 17, 9]
     loader = rx.DataLoader(dataset, batch_size=2, sampler=wanted)
-    assert [meta["site_index"].tolist() for _, _, meta in loader] == [index[[40, 3]].tolist(), index[[3, 17]].tolist(), [index[9]]]
+    assert [meta["site_index"].tolist() for _, _, meta in loader] == [
+        index[[40, 3]].tolist(),
+        index[[3, 17]].tolist(),
+        [index[9]],
+    ]
     batches = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(dataset), 20, drop_last=False)
     loader = rx.DataLoader(dataset, batch_sampler=batches)
     assert [len(labels) for _, labels, _ in loader] == [20, 20, 8] and len(loader) == 3
@@ -248,7 +252,9 @@ def test_two_loaders_side_by_side(rxrx_root, dataset):
     raw = rx.Dataset(rxrx_root, dtype="uint8")
     alone = by_site(rx.DataLoader(dataset, batch_size=6, shuffle=True)), by_site(rx.DataLoader(raw, batch_size=6))
     together = {}, {}
-    for batches in zip(rx.DataLoader(dataset, batch_size=6, shuffle=True), rx.DataLoader(raw, batch_size=6), strict=True):
+    for batches in zip(
+        rx.DataLoader(dataset, batch_size=6, shuffle=True), rx.DataLoader(raw, batch_size=6), strict=True
+    ):
         for found, (images, _, meta) in zip(together, batches):
             found.update({site: images[i].clone() for i, site in enumerate(meta["site_index"].tolist())})
     for found, expected in zip(together, alone):
@@ -310,7 +316,11 @@ def run_script(root, body, **options):
         """
     ) + textwrap.dedent(body)
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", script, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-u", "-c", script, str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
@@ -341,7 +351,9 @@ def test_ctrl_c_ends_the_process(rxrx_root):
 
 def test_the_interpreter_ends_with_a_loader_open(rxrx_root):
     """Leaving a loop by the end of the script neither hangs nor complains."""
-    process = run_script(rxrx_root, "iterator = iter(rx.DataLoader(dataset, batch_size=2)); next(iterator); print('over')")
+    process = run_script(
+        rxrx_root, "iterator = iter(rx.DataLoader(dataset, batch_size=2)); next(iterator); print('over')"
+    )
     try:
         out, err = process.communicate(timeout=60)
     finally:
@@ -445,7 +457,14 @@ def test_too_many_faults_are_an_error(copy):
 def test_torchs_arguments_are_understood(dataset):
     """What a script for torch's DataLoader passes is taken or refused with the reason, never ignored in silence."""
     loader = rx.DataLoader(
-        dataset, 16, True, num_workers=2, pin_memory=True, persistent_workers=True, prefetch_factor=4, collate_fn=None,
+        dataset,
+        16,
+        True,
+        num_workers=2,
+        pin_memory=True,
+        persistent_workers=True,
+        prefetch_factor=4,
+        collate_fn=None,
         generator=torch.Generator().manual_seed(7),
     )
     assert (loader.batch_size, loader.num_threads, loader.seed) == (16, 2, 7)

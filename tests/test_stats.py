@@ -25,7 +25,9 @@ def stats(catalog):
 @pytest.fixture(scope="module")
 def pixels(catalog):
     """All sites as Pillow decodes them, (S, C, H, W)."""
-    return np.stack([np.stack([np.asarray(Image.open(f)) for f in files]) for files in catalog.files(range(len(catalog)))])
+    return np.stack(
+        [np.stack([np.asarray(Image.open(f)) for f in files]) for files in catalog.files(range(len(catalog)))]
+    )
 
 
 def keys(catalog, level):
@@ -105,8 +107,10 @@ def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
     monkeypatch.setattr(module.FileStore, "read", lambda self, p: read.append(p) or original_read(self, p))
     resumed = PlateStats.fit(catalog, path=path, quiet=True)
     assert len(read) == len(catalog) - len(partial)
-    assert resumed.frame("plate").sort_values(["plate", "channel"], ignore_index=True).equals(
-        stats.frame("plate").sort_values(["plate", "channel"], ignore_index=True)
+    assert (
+        resumed.frame("plate")
+        .sort_values(["plate", "channel"], ignore_index=True)
+        .equals(stats.frame("plate").sort_values(["plate", "channel"], ignore_index=True))
     )
 
 

@@ -130,7 +130,9 @@ class FileStore:
             raise png.PngError(f"is {found.height} x {found.width} pixels, but the other sites are {height} x {width}")
         if found.bit_depth != 8 or found.channels != self.channels_per_file or found.color_type == 3:
             expected = "8-bit grayscale" if self.channels_per_file == 1 else "8-bit RGB"
-            raise png.PngError(f"is a PNG of colour type {found.color_type} and {found.bit_depth} bit; {expected} is expected")
+            raise png.PngError(
+                f"is a PNG of colour type {found.color_type} and {found.bit_depth} bit; {expected} is expected"
+            )
 
     def _fault(self, position: int, path: str, reason: str) -> SiteError:
         return SiteError(self.site_id(position), path, reason)

@@ -1,0 +1,82 @@
+"""The fused kernel and the histogram against NumPy and torch doing the same work on one core.
+
+Run with ``make bench``. The floor of the fused kernel is the time to write its output, which is a row of its own.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from rxrx_kernels import moments
+from rxrx_kernels.fused import TURNS, fuse_site
+
+SIZE = 512
+
+
+@pytest.fixture(scope="module")
+def site():
+    rng = np.random.default_rng(0)
+    stack = rng.integers(0, 256, (6, SIZE, SIZE), dtype=np.uint8)
+    return stack, rng.uniform(0, 255, 6).astype(np.float32), rng.uniform(0.01, 1, 6).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    """torch takes every core by default; the comparison is a core against a core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def numpy_site(stack, out, code, center, scale):
+    if code & 1:
+        stack = stack[:, :, ::-1]
+    if code & 2:
+        stack = stack[:, ::-1]
+    if code & 4:
+        stack = stack.transpose(0, 2, 1)
+    np.subtract(stack, center[:, None, None], out=out, dtype=np.float32)
+    np.multiply(out, scale[:, None, None], out=out)
+
+
+def torch_site(stack, out, code, center, scale):
+    image = torch.from_numpy(stack)
+    flips = [axis for bit, axis in ((1, 2), (2, 1)) if code & bit]
+    image = image.flip(flips) if flips else image
+    image = image.transpose(1, 2) if code & 4 else image
+    result = torch.from_numpy(out)
+    torch.sub(image.float(), torch.from_numpy(center)[:, None, None], out=result)
+    result.mul_(torch.from_numpy(scale)[:, None, None])
+
+
+@pytest.mark.parametrize("geometry", ["straight", "mirrored", "turned"])
+@pytest.mark.parametrize("who", ["rxrx_kernels", "numpy", "torch", "write only (floor)"])
+def test_fused_site(benchmark, site, who, geometry):
+    """Turn, flip, normalise and cast one site of six 512 x 512 channels."""
+    benchmark.group = f"fused, {geometry}"
+    stack, center, scale = site
+    code = {"straight": 0, "mirrored": 1, "turned": TURNS[1]}[geometry]
+    out, expected = np.empty(stack.shape, np.float32), np.empty(stack.shape, np.float32)
+    if who.startswith("write"):
+        benchmark(out.fill, 1.0)
+        return
+    work = {"rxrx_kernels": fuse_site, "numpy": numpy_site, "torch": torch_site}[who]
+    benchmark(work, stack, out, code, center, scale)
+    fuse_site(stack, expected, code, center, scale)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("who", ["rxrx_kernels", "numpy.bincount", "torch.bincount"])
+def test_histogram(benchmark, site, who):
+    """Count the values of one site of six 512 x 512 channels."""
+    benchmark.group = "histogram"
+    stack = site[0]
+    work = {
+        "rxrx_kernels": lambda: moments.histogram(stack),
+        "numpy.bincount": lambda: np.stack([np.bincount(plane.ravel(), minlength=256) for plane in stack]),
+        "torch.bincount": lambda: torch.stack(
+            [torch.bincount(torch.from_numpy(plane).reshape(-1).long(), minlength=256) for plane in stack]
+        ),
+    }[who]
+    np.testing.assert_array_equal(np.asarray(benchmark(work)), moments.histogram(stack))
