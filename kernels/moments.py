@@ -17,7 +17,7 @@ BINS = 256
 
 @njit(nogil=True, cache=True)
 def _histogram(stack, counts):
-    # Four partial counts: neighbouring pixels are often equal, and adding to one bin twice in a row waits for the store.
+    # Four partial counts: neighbours are often equal, and adding to one bin twice in a row waits for the store.
     partial = np.zeros((4, BINS), np.int64)
     for k in range(stack.shape[0]):
         partial[:] = 0

@@ -6,6 +6,7 @@ tensor a view out, each output pixel written once.
 
 from __future__ import annotations
 
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -88,8 +89,14 @@ class CpuDevice:
     def hand_over(self, tensors, ready) -> None:
         """Nothing to wait for: CPU tensors are complete when they leave ``finish``."""
 
+    def close(self) -> None:
+        """Nothing is in flight."""
+
 
 _NOTHING = np.zeros(0, np.float32)
+
+# Batches whose kernels may be queued and not done; more would only hold memory.
+_IN_FLIGHT = 3
 
 
 class CudaDevice:
@@ -110,6 +117,7 @@ class CudaDevice:
         self._device = torch.device("cuda", index)
         self._stream = torch.cuda.Stream(self._device)
         self.stream_pointer = self._stream.cuda_stream
+        self._busy: deque = deque()
 
     def finish(self, stack, views, dtype: str):
         """As :meth:`CpuDevice.finish`, with a (B, C, H, W) CuPy stack; returns at once, the work is queued."""
@@ -135,8 +143,11 @@ class CudaDevice:
                 outputs.append(out)
             ready = torch.cuda.Event()
             ready.record(self._stream)
-        # DALI may use the stack's memory again once it is dropped: not before the kernels that read it are done.
-        ready.stack = stack
+        # DALI uses the stack's memory again once it is dropped: not before the kernels that read it are done.
+        self._busy.append((ready, stack))
+        while self._busy and (self._busy[0][0].query() or len(self._busy) > _IN_FLIGHT):
+            event, _ = self._busy.popleft()
+            event.synchronize()
         return tuple(outputs), ready
 
     def hand_over(self, tensors, ready) -> None:
@@ -145,6 +156,11 @@ class CudaDevice:
         consumer.wait_event(ready)
         for tensor in tensors:
             tensor.record_stream(consumer)
+
+    def close(self) -> None:
+        """Wait for what is in flight."""
+        self._stream.synchronize()
+        self._busy.clear()
 
 
 def resolve(device: str | torch.device) -> int | None:

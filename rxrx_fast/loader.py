@@ -115,8 +115,8 @@ class DataLoader:
     ):
         if not isinstance(dataset, Dataset):
             raise UsageError(
-                f"rx.DataLoader streams an rx.Dataset, not a {type(dataset).__name__}: build rx.Dataset(root, ...), or keep "
-                "torch.utils.data.DataLoader for this data set"
+                f"rx.DataLoader streams an rx.Dataset, not a {type(dataset).__name__}: build rx.Dataset(root, ...), "
+                "or keep torch.utils.data.DataLoader for this data set"
             )
         for name, value in others.items():
             if name in _REFUSED:
@@ -338,7 +338,8 @@ class _Producer:
             raise fault
         if self._epoch_faults > self._max_errors:
             raise DataError(
-                f"{self._epoch_faults} sites could not be read in this epoch (max_errors={self._max_errors}); the last: {fault}"
+                f"{self._epoch_faults} sites could not be read in this epoch, and max_errors={self._max_errors}; "
+                f"the last: {fault}"
             )
         warnings.warn(f"{fault}; another site takes its place", stacklevel=2)
         site = int(self._dataset.catalog.table.index[position])
@@ -377,6 +378,7 @@ class _Producer:
         except BaseException as error:
             self._put(error)
         finally:
+            self._device.close()
             if pipeline is not None:
                 pipeline.close()
             self._pool.shutdown(wait=True, cancel_futures=True)

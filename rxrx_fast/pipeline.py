@@ -26,7 +26,7 @@ _DECODE_AHEAD = 2
 
 
 class Decoded(NamedTuple):
-    """One batch: ``positions`` (B,) int64 in the store; ``stack`` (B, C, H, W) uint8, NumPy on the CPU, CuPy on the GPU."""
+    """One batch: ``positions`` (B,) int64 in the store; ``stack`` (B, C, H, W) uint8, of NumPy or (on a GPU) CuPy."""
 
     positions: np.ndarray
     stack: object

@@ -6,6 +6,7 @@ in parts and merged equal those fitted at once, bit for bit.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
@@ -23,7 +24,7 @@ from rxrx_fast.pipeline import SitePipeline
 from rxrx_fast.progress import bar
 from rxrx_fast.stores import FileStore
 
-__all__ = ["FILE_NAME", "PlateStats"]
+__all__ = ["FILE_NAME", "PlateStats", "default_path"]
 
 #: Statistics of a data set, beside its metadata.
 FILE_NAME = "rxrx_fast_stats.npz"
@@ -34,6 +35,15 @@ _WELLS = {"all": (0, 1, 2), "controls": (1, 2), "negative_control": (2,)}
 # A lost interval costs a minute of work; a shorter one would spend more time saving a full data set's 15 MB.
 _SAVE_EVERY_S = 60.0
 _SITE_FIELDS = {"mean": np.float64, "std": np.float64, "median": np.float64, "min": np.uint8, "max": np.uint8}
+
+
+def default_path(root: str | os.PathLike) -> Path:
+    """Where a data set's statistics are kept: in its root, or, if that is read-only, in the user's cache folder."""
+    if os.access(root, os.W_OK):
+        return Path(root) / FILE_NAME
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.blake2b(os.path.realpath(root).encode(), digest_size=8).hexdigest()
+    return cache / "rxrx_fast" / f"{name}.npz"
 
 
 class PlateStats:
@@ -121,14 +131,14 @@ class PlateStats:
 
     @classmethod
     def beside(cls, catalog) -> PlateStats:
-        """Statistics of a data set, from the file beside it; fitted now, and saved there, if they are not."""
-        path = Path(catalog.root) / FILE_NAME
+        """Statistics of a data set, from the file that :func:`default_path` names; fitted now if they are not there."""
+        path = default_path(catalog.root)
         if path.exists():
             stats = cls.load(path)
-            missing = (~catalog.available().table["site_id"].isin(stats.sites["site_id"])).sum()
-            if not missing:
+            if catalog.available().table["site_id"].isin(stats.sites["site_id"]).all():
                 return stats
-        return cls.fit(catalog, path=path if os.access(catalog.root, os.W_OK) else None)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cls.fit(catalog, path=path)
 
     def _count(self, catalog, todo, path, num_threads, batch_size, on_error, quiet) -> None:
         table = catalog.table
@@ -286,7 +296,7 @@ class PlateStats:
             with np.load(path, allow_pickle=False) as file:
                 if int(file["version"]) != _VERSION:
                     raise DataError(
-                        f"{path}: statistics of version {int(file['version'])}, this is version {_VERSION}: fit them again"
+                        f"{path}: of version {int(file['version'])}, and this reads version {_VERSION}: fit it again"
                     )
                 counts = file["counts"]
                 stats = cls(counts.shape[2])

@@ -127,6 +127,18 @@ def test_statistics_are_fitted_once_and_kept_beside_the_data(rxrx_root, tmp_path
     assert len(first) + len(second) == len(rx.Catalog.read(root))
 
 
+def test_statistics_of_a_read_only_root_go_to_the_cache(rxrx_root, tmp_path, monkeypatch):
+    """Where the root can't be written, the user's cache folder keeps them, by the root's path."""
+    from rxrx_fast import stats as module
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module.os, "access", lambda path, mode: False)
+    dataset = rx.Dataset(rxrx_root)
+    (kept,) = (tmp_path / "rxrx_fast").glob("*.npz")
+    assert kept == module.default_path(rxrx_root) and len(rx.PlateStats.load(kept)) == len(dataset)
+    assert module.default_path(tmp_path) != kept
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
