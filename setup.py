@@ -26,6 +26,7 @@ setup(
         "numpy>=1.26,<3",
         "pandas>=2.1,<4",
         "numba>=0.60,<1",
+        "deflate>=0.7,<1",
         "torch>=2.4,<3",
         "pillow>=10,<14",
         "tifffile>=2024.1,<2027",

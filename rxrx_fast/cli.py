@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
     except SystemExit as end:  # --help and --version, or a usage error that _Parser has already told
         return end.code if isinstance(end.code, int) else _USAGE
+    options.line = shlex.join(["rxrx-fast", *(sys.argv[1:] if arguments is None else arguments)])
     with warnings.catch_warnings():
         warnings.showwarning = _note
         try:
@@ -131,6 +133,7 @@ def _bench(options) -> None:
         seconds=options.seconds,
         quiet=options.quiet,
     )
+    result["command"] = options.line
     print(bench.table(result))
     if options.json:
         print(f"results are in {bench.write_json(result, options.json)}")
@@ -172,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="rxrx-fast",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Feeds PyTorch models with RxRx1 microscopy images. Start with `rxrx-fast demo`, which needs no data.",
+        description="Feeds PyTorch models with RxRx1 microscopy images. `rxrx-fast demo` needs no data: start there.",
         epilog="examples:\n"
         "  rxrx-fast demo                      everything at once, on generated data, in about a minute and a half\n"
         "  rxrx-fast stats data/rxrx1          statistics that normalise each plate, kept beside the data\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from rxrx_kernels.fused import fuse_site
 
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import UsageError
+from rxrx_fast.meter import Meter
+from rxrx_fast.pipeline import Decoded
 
 __all__ = ["CpuDevice", "CudaDevice", "resolve"]
 
@@ -31,6 +34,7 @@ class CpuDevice:
     pool : ThreadPoolExecutor
     keep : int
         Output buffers that are kept for another use.
+    meter : Meter
     channels_last : bool
         Deliver (B, C, H, W) tensors in torch's channels-last memory format.
     pin_memory : bool
@@ -40,17 +44,20 @@ class CpuDevice:
     id = None
     stream_pointer = None
 
-    def __init__(self, pool: ThreadPoolExecutor, keep: int, channels_last: bool = False, pin_memory: bool = False):
-        self._pool = pool
+    def __init__(
+        self, pool: ThreadPoolExecutor, keep: int, meter: Meter, channels_last: bool = False, pin_memory: bool = False
+    ):
+        self._pool, self._meter = pool, meter
         self._channels_last = channels_last
         self._buffers = Buffers(keep, pin_memory and torch.cuda.is_available())
 
-    def finish(self, stack, views, dtype: str):
+    def finish(self, decoded: Decoded, views, dtype: str):
         """Make the output tensors of a batch.
 
         Parameters
         ----------
-        stack : (B, C, H, W) uint8
+        decoded : Decoded
+            Its stack is (B, C, H, W) uint8.
         views : list of Parameters
             One a view, see :class:`rxrx_fast.dataset.Parameters`.
         dtype : {"uint8", "float32"}
@@ -62,10 +69,11 @@ class CpuDevice:
             To be given to :meth:`hand_over` with the tensors.
         """
         kind, _ = DTYPES[dtype]
+        stack, timed = decoded.stack, self._meter.timed
         batch, channels, height, width = stack.shape
         counts = None
         if kind is not np.uint8 and any(view.per_site for view in views):
-            counts = np.stack(list(self._pool.map(moments.histogram, stack)))
+            counts = np.stack(list(self._pool.map(partial(timed, "finish", moments.histogram), stack)))
         outputs, tasks = [], []
         for view in views:
             center, scale = view.resolve(counts) if kind is not np.uint8 else (_NOTHING, _NOTHING)
@@ -78,8 +86,9 @@ class CpuDevice:
             outputs.append(tensor)
             for b in range(batch):
                 rows = (center[b], scale[b]) if kind is not np.uint8 else (_NOTHING, _NOTHING)
-                tasks.append(self._pool.submit(fuse_site, stack[b], planes[b], int(view.codes[b]), *rows))
-            del planes, array, tensor
+                site = (stack[b], planes[b], int(view.codes[b]))
+                tasks.append(self._pool.submit(timed, "finish", fuse_site, *site, *rows))
+            del planes, array, tensor, site
         for task in tasks:
             task.result()
         # A task that is over keeps its arguments for as long as it is listed.
@@ -119,9 +128,10 @@ class CudaDevice:
         self.stream_pointer = self._stream.cuda_stream
         self._busy: deque = deque()
 
-    def finish(self, stack, views, dtype: str):
-        """As :meth:`CpuDevice.finish`, with a (B, C, H, W) CuPy stack; returns at once, the work is queued."""
+    def finish(self, decoded: Decoded, views, dtype: str):
+        """As :meth:`CpuDevice.finish`, with a CuPy stack; returns at once, the work is queued."""
         kind, torch_kind = DTYPES[dtype]
+        stack = decoded.stack
         stream = self._cuda.external_stream(self.stream_pointer)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             counts = None
@@ -143,8 +153,8 @@ class CudaDevice:
                 outputs.append(out)
             ready = torch.cuda.Event()
             ready.record(self._stream)
-        # DALI uses the stack's memory again once it is dropped: not before the kernels that read it are done.
-        self._busy.append((ready, stack))
+        # The stack's memory is used again once it is dropped: not before the kernels that read it are done.
+        self._busy.append((ready, decoded))
         while self._busy and (self._busy[0][0].query() or len(self._busy) > _IN_FLIGHT):
             event, _ = self._busy.popleft()
             event.synchronize()

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from importlib import import_module
+
+import numpy as np
+import pandas as pd
+from PIL import Image
 
 from rxrx_fast.bench import machine
 
@@ -23,6 +29,8 @@ def examine() -> dict:
         path, why}; ``ready``, whether the main path can run.
     """
     parts = [*_system(), *_torch(), *_dali(), *_kernels(), *_gpu_extras()]
+    if not any(part["state"] == _FAULT for part in parts):
+        parts.append(_trial())
     return {
         "ready": not any(part["state"] == _FAULT for part in parts),
         "machine": machine.describe(),
@@ -43,7 +51,7 @@ def as_text(findings: dict) -> str:
     lines = [f"{marks[part['state']]} {part['part']:{width}}  {part['found']}" for part in findings["parts"]]
     lines += ["", "what each stage will do:"]
     wide = max(len(stage["stage"]) for stage in findings["stages"])
-    lines += [f"  {stage['stage']:{wide}}  {stage['path']}: {stage['why']}" for stage in findings["stages"]]
+    lines += [f"  {row['stage']:{wide}}  {row['path']}: {row['why']}" for row in findings["stages"]]
     faults = sum(part["state"] == _FAULT for part in findings["parts"])
     verdict = "ready: `rxrx-fast demo` runs here" if findings["ready"] else f"not ready: mend the {faults} marked with !"
     return "\n".join([*lines, "", verdict])
@@ -73,11 +81,12 @@ def _torch() -> list[dict]:
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
-            size = properties.total_memory / 2**30
-            parts.append(_part(f"GPU {i}", f"{properties.name}, {size:.0f} GiB, sm_{properties.major}{properties.minor}"))
+            size, kind = properties.total_memory / 2**30, f"sm_{properties.major}{properties.minor}"
+            parts.append(_part(f"GPU {i}", f"{properties.name}, {size:.0f} GiB, {kind}"))
     elif driver:
         names = ", ".join(gpu["name"] for gpu in driver)
-        parts.append(_part("GPU", f"the driver shows {names}, but torch can't use it: install a CUDA build of torch", _NOTE))
+        found = f"the driver shows {names}, but torch can't use it: install a CUDA build of torch"
+        parts.append(_part("GPU", found, _NOTE))
     else:
         parts.append(_part("GPU", "none: nvidia-smi and torch see no device", _NOTE))
     return parts
@@ -92,7 +101,8 @@ def _dali() -> list[dict]:
     try:
         dali = import_module("nvidia.dali")
     except Exception as error:
-        return [_part("DALI", f"can't be imported ({error}); pip install nvidia-dali-cuda130", _FAULT)]
+        mend = "pip install 'rxrx-fast[cpu]', or [cuda13] or [cuda12] for a GPU"
+        return [_part("DALI", f"can't be imported ({error}); {mend}", _FAULT)]
     return [_part("DALI", builds[0] if builds else f"{dali.__version__}, of an unknown build")]
 
 
@@ -122,6 +132,26 @@ def _gpu_extras() -> list[dict]:
     return parts
 
 
+def _trial() -> dict[str, str]:
+    """Send one small image down the main path: what can be imported does not always run."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+            Image.fromarray(pixels).save(os.path.join(folder, "trial.png"))
+            frame = pd.DataFrame({"experiment": ["trial"], "well": ["A01"]})
+            catalog = import_module("rxrx_fast.catalog").Catalog.from_frame(frame, "{experiment}.png", 1, root=folder)
+            dataset = import_module("rxrx_fast.dataset").Dataset(catalog, normalize="site")
+            loader = import_module("rxrx_fast.loader").DataLoader(dataset, batch_size=1)
+            images, _, _ = next(iter(loader))
+            wanted = (pixels - pixels.mean()) / pixels.std()
+            if not np.allclose(images[0, 0].cpu().numpy(), wanted, atol=1e-4):
+                found = "an image came out wrong; please report this, with the output of `rxrx-fast doctor --json`"
+                return _part("trial", found, _FAULT)
+            return _part("trial", f"read, decoded, normalised and delivered an image on {images.device}")
+    except Exception as error:
+        return _part("trial", f"an image could not be loaded ({type(error).__name__}: {error})", _FAULT)
+
+
 def _stages() -> list[dict[str, str]]:
     try:
         from rxrx_fast.device import missing_for_cuda
@@ -136,7 +166,7 @@ def _stages() -> list[dict[str, str]]:
         finish = (threads, why)
         deliver = ("CPU tensors", 'device="auto" means the CPU here; .to(device) in the loop if the model is elsewhere')
     else:
-        finish = ("GPU", "torch, CuPy and numba-cuda are complete; device=\"cpu\" turns it off")
+        finish = ("GPU", 'torch, CuPy and numba-cuda are complete; device="cpu" turns it off')
         deliver = ("GPU tensors", "made there, so nothing is copied to the GPU after decoding")
     rows = (
         ("read", threads, "a thread pool reads and checks files two batches ahead; each core gets one"),

@@ -247,7 +247,7 @@ class _EpochIterator:
         # Buffers in use at once: in the queue, with the producer, with the consumer and one that it still holds.
         keep = (loader._prefetch + 3) * len(loader.dataset.policies)
         if loader._device_index is None:
-            device = CpuDevice(pool, keep, loader._channels_last, loader._pin_memory)
+            device = CpuDevice(pool, keep, loader._meter, loader._channels_last, loader._pin_memory)
         else:
             device = CudaDevice(loader._device_index, loader._channels_last)
         self._device = device
@@ -363,16 +363,14 @@ class _Producer:
                 if self._stop.is_set():
                     return
                 positions = decoded.positions
-                with self._meter.stage("finish"):
-                    views = self._dataset.parameters(positions, self._seed, self._epoch)
-                    tensors, ready = self._device.finish(decoded.stack, views, self._dataset.dtype)
+                views = self._dataset.parameters(positions, self._seed, self._epoch)
+                tensors, ready = self._device.finish(decoded, views, self._dataset.dtype)
                 labels = torch.from_numpy(self._dataset.labels[positions])
                 meta = {name: torch.from_numpy(codes) for name, codes in self._dataset.meta(positions).items()}
                 item = (tensors, ready, labels, meta)
                 # Nothing here may keep a delivered batch's memory from being used again.
                 del decoded, tensors, ready, views
-                with self._meter.stage("deliver"):
-                    self._put(item)
+                self._meter.timed("deliver", self._put, item)
                 del item
             self._put(None)
         except BaseException as error:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
-from contextlib import contextmanager
 
 __all__ = ["Meter"]
 
 
 class Meter:
-    """Seconds spent in each stage, and how long the consumer waited for a batch against how long it worked on one.
+    """How long each stage worked, and how long the consumer waited for a batch against how long it worked on one.
 
-    The stages run in the loader's background thread. ``read`` and ``decode`` are that thread's waits for the readers
-    and for DALI, ``finish`` is the fused kernel, ``deliver`` is the wait for a free place in the queue: where
-    ``deliver`` is large, the model is the limit.
+    ``stages`` holds seconds of threads at work: ``read``, ``decode`` and ``finish`` (the fused kernel). Where DALI
+    decodes, its threads are taken to work for as long as a batch is waited for. ``deliver`` is the wait for a free
+    place in the queue, of the one thread that delivers: where it is large, the model is the limit.
     """
 
     def __init__(self):
@@ -22,15 +22,20 @@ class Meter:
         self.sites = self.batches = 0
         self.waited = self.worked = 0.0
         self._handed_over: float | None = None
+        self._lock = threading.Lock()
 
-    @contextmanager
-    def stage(self, name: str):
-        """Count the time of a block."""
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds of a stage, from any thread."""
+        with self._lock:
+            self.stages[name] += seconds
+
+    def timed(self, name: str, function, *arguments):
+        """Call a function and count its time."""
         start = time.perf_counter()
         try:
-            yield
+            return function(*arguments)
         finally:
-            self.stages[name] += time.perf_counter() - start
+            self.add(name, time.perf_counter() - start)
 
     def asked(self) -> float:
         """The consumer asks for a batch; its work on the last one ends here."""

@@ -1,21 +1,28 @@
-"""The DALI pipeline: encoded bytes in a given order in, decoded stacks on the CPU or the GPU out.
+"""The DALI pipeline: sites in a given order in, decoded stacks on the CPU or the GPU out.
 
-DALI decodes; the order, the reading and the faults are this project's, because DALI's own readers shuffle within a
-buffer, know nothing of sites, and end the epoch at the first bad file. A batch of B sites with six files each enters
-as 6 B encoded images and leaves as one dense tensor, so that stacking the channels costs nothing: it is a view.
+The order, the reading and the faults are this project's, because DALI's own readers shuffle within a buffer, know
+nothing of sites, and end the epoch at the first bad file. What DALI decodes depends on the files:
 
-Reading runs two batches ahead in the thread pool, decoding one batch ahead in DALI's own threads.
+- RxRx1's own (8-bit grayscale PNG) are decoded by ``rxrx_kernels`` in the pool's threads, straight into one
+  (B, C, H, W) array that DALI takes over without a copy and carries to the device;
+- all others enter DALI as encoded bytes and are decoded there. A batch of B sites with six files each leaves as one
+  dense tensor, so that stacking the channels costs nothing: it is a view.
+
+The pool works two batches ahead, DALI one more.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.meter import Meter
 
@@ -30,11 +37,12 @@ class Decoded(NamedTuple):
 
     positions: np.ndarray
     stack: object
+    owner: object  # what the stack's memory belongs to: keep it as long as the stack is in use
 
 
-class _Encoded(NamedTuple):
+class _Batch(NamedTuple):
     positions: list[int]
-    files: list[list[np.ndarray]]
+    content: object  # files of each site, or pixels (B, C, H, W)
 
 
 def require_dali():
@@ -88,77 +96,97 @@ class SitePipeline:
         self._dali = require_dali()
         self._store, self._pool = store, pool
         self._batch_size, self._num_threads = batch_size, num_threads
-        self._device_id, self._stream = device_id, stream
+        self._device_id = device_id
+        self._on_stream = {} if stream is None else {"cuda_stream": stream}
         self._on_fault = on_fault or _raise_fault
         self._meter = meter or Meter()
-        self._encoded = self._read(iter(batches))
-        self._in_flight: deque[_Encoded] = deque()
-        self._again: deque[_Encoded] = deque()
+        self._in_flight: deque[_Batch] = deque()
+        self._again: deque[_Batch] = deque()
         # The size is asked for before any thread needs it.
         self._image_size = store.image_size
+        self._decodes = store.decodes
+        self._buffers = Buffers(_READ_AHEAD + _DECODE_AHEAD + 1, pinned=device_id is not None)
+        self._source = self._read(iter(batches))
         self._pipe = None
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    def _read(self, batches: Iterator[np.ndarray]) -> Iterator[_Encoded]:
+    def _read(self, batches: Iterator[np.ndarray]) -> Iterator[_Batch]:
         waiting: deque = deque()
 
         def submit() -> None:
             for positions in batches:
                 positions = [int(p) for p in positions]
-                waiting.append((positions, [self._pool.submit(self._read_site, p) for p in positions]))
+                shape = (len(positions), len(self._store.channels), *self._image_size)
+                pixels = self._buffers.take(shape, np.uint8) if self._decodes else None
+                slots = range(len(positions)) if pixels is None else pixels
+                futures = [self._pool.submit(self._take, *pair) for pair in zip(positions, slots)]
+                waiting.append((positions, pixels, slots, futures))
                 return
 
         for _ in range(_READ_AHEAD):
             submit()
         while waiting:
-            positions, futures = waiting.popleft()
-            with self._meter.stage("read"):
-                sites = [self._settle(p, future.result) for p, future in zip(positions, futures)]
+            positions, pixels, slots, futures = waiting.popleft()
+            sites = [self._settle(p, slot, future.result) for p, slot, future in zip(positions, slots, futures)]
             submit()
-            sites = [site for site in sites if site is not None]
-            if sites:
-                yield _Encoded([p for p, _ in sites], [files for _, files in sites])
+            kept = [i for i, site in enumerate(sites) if site is not None]
+            if not kept:
+                continue
+            if pixels is None:
+                content = [sites[i][1] for i in kept]
+            else:
+                content = pixels if len(kept) == len(sites) else pixels[kept]
+            yield _Batch([sites[i][0] for i in kept], content)
 
-    def _read_site(self, position: int) -> list[np.ndarray]:
-        return self._store.read(position)
+    def _take(self, position: int, slot):
+        """Read one site in a thread of the pool; ``slot`` is where its pixels go, if they are decoded here."""
+        if self._decodes:
+            return self._store.read_into(position, slot, self._meter)
+        return self._meter.timed("read", self._store.read, position)
 
-    def _settle(self, position: int, read: Callable[[], list[np.ndarray]]):
-        """The site's files, or those of the site that stands in for it, or None."""
+    def _settle(self, position: int, slot, result: Callable):
+        """(position, files) of the site, or of the one that stands in for it; None if it is left out."""
         while True:
             try:
-                return position, read()
+                return position, result()
             except SiteError as fault:
                 position = self._on_fault(position, fault)
                 if position is None:
                     return None
-                read = _Call(self._store.read, position)
+                result = partial(self._take, position, slot)
 
     # Decoding --------------------------------------------------------------------------------------------------------
 
-    def _feed(self) -> Iterator[list[np.ndarray]]:
+    def _feed(self) -> Iterator:
         while True:
             try:
-                batch = self._again.popleft() if self._again else next(self._encoded)
+                batch = self._again.popleft() if self._again else next(self._source)
             except StopIteration:
                 return
             self._in_flight.append(batch)
-            yield [data for files in batch.files for data in files]
+            yield batch.content if self._decodes else [data for files in batch.content for data in files]
 
     def _build(self):
         fn, types = self._dali.fn, self._dali.types
+        images_a_site = 1 if self._decodes else self._store.files_per_site
         pipe = self._dali.Pipeline(
-            batch_size=self._batch_size * self._store.files_per_site,
+            batch_size=self._batch_size * images_a_site,
             num_threads=self._num_threads,
             device_id=self._device_id,
             exec_dynamic=True,
             prefetch_queue_depth=_DECODE_AHEAD,
         )
         with pipe:
-            encoded = fn.external_source(source=self._feed(), no_copy=True, dtype=types.UINT8, ndim=1)
-            color = types.GRAY if self._store.channels_per_file == 1 else types.RGB
-            device = "cpu" if self._device_id is None else "mixed"
-            pipe.set_outputs(fn.decoders.image(encoded, device=device, output_type=color))
+            ndim = 3 if self._decodes else 1
+            source = fn.external_source(source=self._feed(), no_copy=True, dtype=types.UINT8, ndim=ndim)
+            if self._decodes:
+                output = source if self._device_id is None else source.gpu()
+            else:
+                color = types.GRAY if self._store.channels_per_file == 1 else types.RGB
+                device = "cpu" if self._device_id is None else "mixed"
+                output = fn.decoders.image(source, device=device, output_type=color)
+            pipe.set_outputs(output)
         pipe.build()
         return pipe
 
@@ -166,25 +194,37 @@ class SitePipeline:
         self._pipe = self._build()
         while True:
             try:
-                with self._meter.stage("decode"):
-                    (output,) = self._pipe.run() if self._stream is None else self._pipe.run(cuda_stream=self._stream)
+                output = self._run()
             except StopIteration:
                 return
-            except (SiteError, UsageError):
+            except (DataError, UsageError):
                 raise
             except RuntimeError as error:
                 # DALI says neither which file it was nor goes on after it; both are put right here.
                 self._recover(error)
                 continue
             batch = self._in_flight.popleft()
-            yield Decoded(np.array(batch.positions, np.int64), self._stacked(output, len(batch.positions)))
+            stack = self._stacked(output, len(batch.positions))
+            yield Decoded(np.array(batch.positions, np.int64), stack, (output, batch.content))
+
+    def _run(self):
+        if self._decodes:
+            (output,) = self._pipe.run(**self._on_stream)
+            return output
+        # The threads at work are DALI's: it does not tell for how long, only how long it lets one wait.
+        start = time.perf_counter()
+        read = self._meter.stages["read"]
+        (output,) = self._pipe.run(**self._on_stream)
+        waited = time.perf_counter() - start - (self._meter.stages["read"] - read) / self._num_threads
+        self._meter.add("decode", max(waited, 0.0) * self._num_threads)
+        return output
 
     def _recover(self, error: RuntimeError) -> None:
         self._pipe = None
         found = False
-        for batch in self._in_flight:
+        for batch in list(self._in_flight) if not self._decodes else []:
             sites = []
-            for position, files in zip(batch.positions, batch.files):
+            for position, files in zip(batch.positions, batch.content):
                 try:
                     self._store.decode(position, files)
                     sites.append((position, files))
@@ -192,10 +232,10 @@ class SitePipeline:
                     found = True
                     instead = self._on_fault(position, fault)
                     if instead is not None:
-                        sites.append(self._settle(instead, _Call(self._store.read, instead)))
+                        sites.append(self._settle(instead, None, partial(self._take, instead, None)))
             sites = [site for site in sites if site is not None]
             if sites:
-                self._again.append(_Encoded([p for p, _ in sites], [files for _, files in sites]))
+                self._again.append(_Batch([p for p, _ in sites], [files for _, files in sites]))
         self._in_flight.clear()
         if not found:
             reason = next((line for line in str(error).splitlines()[::-1] if line.strip()), "no reason given")
@@ -213,6 +253,8 @@ class SitePipeline:
             import cupy
 
             array = cupy.from_dlpack(tensor)
+        if self._decodes:
+            return array
         per_file = self._store.channels_per_file
         # (files, H, W, channels a file) -> (B, files a site, H, W, channels a file) -> (B, C, H, W), all views
         array = array.reshape(sites, -1, height, width, per_file)
@@ -224,17 +266,7 @@ class SitePipeline:
         self._pipe = None
         self._in_flight.clear()
         self._again.clear()
-        self._encoded.close()
-
-
-class _Call:
-    """A call with its argument, for the second and later attempts at a site."""
-
-    def __init__(self, function, argument):
-        self._function, self._argument = function, argument
-
-    def __call__(self):
-        return self._function(self._argument)
+        self._source.close()
 
 
 def _raise_fault(position: int, fault: SiteError) -> None:

@@ -36,15 +36,18 @@ STAINS = (
     Stain("Golgi", "Golgi and membrane (WGA)", (254, 255, 40)),
 )
 
-# (3, C): a composite is this matrix times the channels, each scaled to 0 to 1, cut at 1. The official one weighs every
-# channel with its full colour, over fixed ranges made for one experiment; here the six share the light, because their
-# ranges follow the image and would add up to white.
-_WEIGHTS = np.array([stain.rgb for stain in STAINS]).T / 255 * 0.62
+# (3, C): a composite is this matrix times the channels, each scaled to 0 to 1, and cut at 1. The official composite
+# uses fixed ranges, in which most plates are dark. Here ranges follow the image, so six channels in full colour would
+# add up to white: they share the light of _LIGHT of them.
+_WEIGHTS = np.array([stain.rgb for stain in STAINS]).T / 255
+
+_LIGHT = 2.6
 
 # Shares of pixels that are drawn black and white: a few hot pixels must not darken all others.
 _LOW, _HIGH = 1.0, 99.7
 _PLATES = 6
 _MOST_SITES = 96  # of a plate, that its statistics are taken from if none are saved
+_GAP = 0.08  # inches between pictures
 _BACKGROUND, _INK, _FAINT = "#0d1117", "#e6edf3", "#8b98a5"
 _FORMATS = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 
@@ -65,8 +68,7 @@ def composite(planes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     """
     low, high = (np.asarray(bound, np.float32)[:, None, None] for bound in (low, high))
     scaled = np.clip((planes - low) / np.maximum(high - low, 1e-6), 0, 1)
-    # Fewer channels share the light among fewer.
-    weights = _WEIGHTS[:, : len(planes)] * min(1 / 0.62, 6 / len(planes))
+    weights = _WEIGHTS[:, : len(planes)] * min(1.0, _LIGHT / len(planes))
     return np.clip(np.tensordot(scaled, weights, axes=(0, 1)), 0, 1).astype(np.float32)
 
 
@@ -101,22 +103,19 @@ def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -
     low, high = np.percentile(planes, (_LOW, _HIGH), axis=(1, 2))
 
     across = -(-total // 2)
-    figure = _figure(2.6 * (across + 2), 6.1)
-    grid = figure.add_gridspec(2, across + 2)
+    side = 2.6
+    sheet = _Sheet((across + 2) * (side + _GAP) - _GAP, 2 * side + _GAP)
     where = f"{row['experiment']}, plate {row['plate']}, well {row['well']}, site {row['site']}"
-    figure.suptitle(f"{row['cell_type']}   {_perturbation(row)}", color=_INK, fontsize=15, x=0.012, ha="left")
-    figure.text(0.988, 0.985, where, color=_FAINT, fontsize=11, ha="right", va="top")
-    _image(figure.add_subplot(grid[:, :2]), composite(planes, low, high), "composite")
+    sheet.headline(f"{row['cell_type']}   {_perturbation(row)}", where)
+    sheet.image(0, 0, 2 * side + _GAP, composite(planes, low, high), "composite")
     for c in range(total):
-        axes = figure.add_subplot(grid[c // across, 2 + c % across])
-        color = np.array(STAINS[c].rgb) / 255
-        if c + 1 in here:
-            scaled = np.clip((planes[c] - low[c]) / max(high[c] - low[c], 1), 0, 1)
-            _image(axes, scaled[..., None] * _legible(color), f"{c + 1}  {STAINS[c].title}")
-        else:
-            _image(axes, np.zeros((*planes[c].shape, 3)), f"{c + 1}  {STAINS[c].title}")
+        x, y = (2 + c % across) * (side + _GAP), c // across * (side + _GAP)
+        scaled = np.clip((planes[c] - low[c]) / max(high[c] - low[c], 1), 0, 1)
+        picture = scaled[..., None] * _legible(np.array(STAINS[c].rgb) / 255)
+        axes = sheet.image(x, y, side, picture, f"{c + 1}  {STAINS[c].title}")
+        if c + 1 not in here:
             axes.text(0.5, 0.5, "no file", transform=axes.transAxes, color=_FAINT, ha="center", va="center")
-    return save(figure, path)
+    return save(sheet.figure, path)
 
 
 def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = False) -> Path:
@@ -145,48 +144,52 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
     raw = np.stack([store.decode(i) for i in range(len(chosen))]).astype(np.float32)
     done = (raw - mean[groups][:, :total, None, None]) / std[groups][:, :total, None, None]
 
-    count = len(chosen)
-    figure = _figure(2.3 * count + 3.4, 5.9)
-    grid = figure.add_gridspec(2, count + 1, width_ratios=[1] * count + [1.35])
-    figure.suptitle(f"{_perturbation(chosen.table.iloc[0])} on {count} plates", color=_INK, fontsize=15, x=0.012, ha="left")
-    figure.text(0.988, 0.985, "one display range a row", color=_FAINT, fontsize=11, ha="right", va="top")
-    names = chosen.group_keys("plate")[1]
-    codes = chosen.group_keys("plate")[0]
-    counts = {name: stats.counts[i].sum(0) for i, name in enumerate(stats.plates)}
-    for r, (images, label) in enumerate(((raw, "as stored"), (done, "plate-normalised"))):
+    count, side, curves = len(chosen), 2.3, 3.2
+    label = 0.35
+    sheet = _Sheet(label + count * (side + _GAP) + curves, 2 * side + _GAP)
+    sheet.headline(f"{_perturbation(chosen.table.iloc[0])} on {count} plates", "one display range a row")
+    codes, names = chosen.group_keys("plate")
+    plates = [names[code] for code in codes]
+    counts = stats.counts[[stats.plates.index(name) for name in plates]].sum(1)
+    # The channel whose plates differ most, in its own deviations.
+    mean, std = mean[groups], std[groups]
+    widest = int(np.argmax(np.ptp(mean, axis=0) / std.mean(0)))
+    for r, (images, title) in enumerate(((raw, "as stored"), (done, "plate-normalised"))):
         low, high = np.percentile(images, (_LOW, _HIGH), axis=(0, 2, 3))
+        y = r * (side + _GAP)
         for i in range(count):
-            axes = figure.add_subplot(grid[r, i])
-            _image(axes, composite(images[i], low, high), names[codes[i]].replace("/", "  plate ") if r == 0 else "")
+            x = label + i * (side + _GAP)
+            axes = sheet.image(x, y, side, composite(images[i], low, high), plates[i].replace("/", "  plate "))
             if i == 0:
-                axes.set_ylabel(label, color=_INK, fontsize=12)
-        axes = figure.add_subplot(grid[r, count])
-        for i in range(count):
-            _distribution(axes, counts[names[codes[i]]][0], *((mean[groups[i], 0], std[groups[i], 0]) if r else (0, 1)))
-        _style_distribution(axes, f"{STAINS[0].short}, all wells" if r == 0 else "", "(value - mean) / std" if r else "value")
-    return save(figure, path)
+                axes.set_ylabel(title, color=_INK, fontsize=12)
+        shift = mean[:, widest] if r else np.zeros(count)
+        unit = std[:, widest] if r else np.ones(count)
+        axes = sheet.axes(label + count * (side + _GAP), y, curves, side)
+        _distributions(axes, counts[:, widest], shift, unit, f"{STAINS[widest].short}: pixel values by plate")
+    return save(sheet.figure, path)
 
 
-def draw_batch(images, path: str | os.PathLike, *, titles: list[str] | None = None, columns: int = 6) -> Path:
+def draw_batch(images, path: str | os.PathLike, *, titles: list[str] | None = None) -> Path:
     """Draw the composites of a (B, C, H, W) batch as a montage, all with the same range."""
     _check_format(path)
     images = np.asarray(images, np.float32)[:, : len(STAINS)]
     low, high = np.percentile(images, (_LOW, _HIGH), axis=(0, 2, 3))
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    figure = _figure(2.3 * columns, 2.55 * rows + 0.5)
-    figure.suptitle("a batch, as the model gets it", color=_INK, fontsize=15, x=0.012, ha="left")
-    grid = figure.add_gridspec(rows, columns)
+    columns = min(6, len(images))
+    rows, side = -(-len(images) // columns), 2.3
+    sheet = _Sheet(columns * (side + _GAP) - _GAP, rows * (side + _GAP) - _GAP)
+    sheet.headline("a batch, as the model gets it", f"{len(images)} sites, one display range")
     for i, image in enumerate(images):
-        _image(figure.add_subplot(grid[i // columns, i % columns]), composite(image, low, high), titles[i] if titles else "")
-    return save(figure, path)
+        x, y = i % columns * (side + _GAP), i // columns * (side + _GAP)
+        sheet.image(x, y, side, composite(image, low, high), titles[i] if titles else "")
+    return save(sheet.figure, path)
 
 
 def statistics_table(stats, level: str) -> str:
     """Means and standard deviations by channel as lines of text, a row a group of ``level``."""
     frame = stats.frame(level)
     names = list(dict.fromkeys(frame[level]))
-    titles = [f"{c + 1} {STAINS[c].short}" if stats.channels <= len(STAINS) else str(c + 1) for c in range(stats.channels)]
+    known = [stain.short for stain in STAINS] if stats.channels <= len(STAINS) else [""] * stats.channels
+    titles = [f"{c + 1} {known[c]}" for c in range(stats.channels)]
     width = max(map(len, [level, *names]))
     lines = [f"{level:{width}}  {'sites':>7}" + "".join(f"{title:>15}" for title in titles) + "   (mean ± std)"]
     for name, part in frame.groupby(level, sort=False):
@@ -211,7 +214,7 @@ def save(figure, path: str | os.PathLike) -> Path:
 
 def _drawable(catalog) -> int:
     if catalog.layout.channels > len(STAINS):
-        raise UsageError(f"pictures are made for up to {len(STAINS)} channels, and these sites have {catalog.layout.channels}")
+        raise UsageError(f"pictures show up to {len(STAINS)} channels, and these sites have {catalog.layout.channels}")
     return catalog.layout.channels
 
 
@@ -235,7 +238,7 @@ def _across_plates(catalog):
     """One site a plate of the perturbation that is on most plates, controls preferred: a Catalog."""
     complete = catalog.available()
     if not len(complete):
-        raise DataError(f"none of the {len(catalog):,} sites under {catalog.root} is complete: there is nothing to compare")
+        raise DataError(f"none of the {len(catalog):,} sites under {catalog.root} is complete: nothing to compare")
     plate, _ = complete.group_keys("plate")
     table = complete.table.assign(at=np.arange(len(complete)), on=plate)
     spread = table.groupby("sirna_id")["on"].nunique()
@@ -243,7 +246,7 @@ def _across_plates(catalog):
     # The untreated control has the highest label: cells without a perturbation show the batch effect alone.
     one = table[table["sirna_id"] == most.max()].drop_duplicates("on")
     if len(one) < 2:
-        raise DataError(f"no perturbation is on two plates under {catalog.root}: there is nothing to compare")
+        raise DataError(f"no perturbation is on two plates under {catalog.root}: nothing to compare")
     # Experiments in turn, so that few plates show as many of them as there are.
     turn = one.groupby("experiment", observed=True).cumcount()
     one = one.assign(turn=turn).sort_values(["turn", "at"]).head(_PLATES).sort_values("at")
@@ -284,20 +287,47 @@ def _check_format(path) -> None:
         raise UsageError(f"{path}: name a picture that ends in {', '.join(_FORMATS)}")
 
 
-def _figure(width: float, height: float):
-    from matplotlib.figure import Figure
+class _Sheet:
+    """A dark figure that is laid out in inches, from the upper left corner below the headline."""
 
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=_BACKGROUND)
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.06, wspace=0.0, hspace=0.0)
-    return figure
+    _MARGIN, _HEAD = 0.12, 0.5
+
+    def __init__(self, width: float, height: float):
+        from matplotlib.figure import Figure
+
+        self._size = width + 2 * self._MARGIN, height + self._HEAD + self._MARGIN
+        self.figure = Figure(figsize=self._size, facecolor=_BACKGROUND)
+
+    def headline(self, left: str, right: str) -> None:
+        width, height = self._size
+        y = 1 - 0.5 * self._HEAD / height
+        self.figure.text(self._MARGIN / width, y, left, color=_INK, fontsize=15, va="center")
+        self.figure.text(1 - self._MARGIN / width, y, right, color=_FAINT, fontsize=11, va="center", ha="right")
+
+    def axes(self, x: float, y: float, across: float, down: float):
+        width, height = self._size
+        bottom = height - self._HEAD - y - down
+        return self.figure.add_axes(((self._MARGIN + x) / width, bottom / height, across / width, down / height))
+
+    def image(self, x: float, y: float, side: float, picture: np.ndarray, title: str):
+        """Draw a square picture with its title on it."""
+        axes = self.axes(x, y, side, side)
+        axes.imshow(picture, interpolation="lanczos")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        _title(axes, title)
+        return axes
 
 
-def _image(axes, picture: np.ndarray, title: str) -> None:
-    axes.imshow(picture, interpolation="lanczos")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, color=_INK, fontsize=10, loc="left", pad=5)
+def _title(axes, title: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    outline = [withStroke(linewidth=3, foreground=_BACKGROUND, alpha=0.8)]
+    # Points from the corner, so that titles sit alike on small and large pictures.
+    axes.annotate(
+        title, (0, 1), (6, -6), axes.transAxes, "offset points", color=_INK, fontsize=9.5, va="top", path_effects=outline
+    )
 
 
 def _legible(color: np.ndarray) -> np.ndarray:
@@ -305,17 +335,23 @@ def _legible(color: np.ndarray) -> np.ndarray:
     return color + (1 - color) * 0.25
 
 
-def _distribution(axes, counts: np.ndarray, mean: float, std: float) -> None:
-    values = (np.arange(len(counts)) - mean) / std
-    density = counts / counts.sum() * std
-    axes.plot(values, density, linewidth=1.2, alpha=0.9)
-
-
-def _style_distribution(axes, title: str, label: str) -> None:
+def _distributions(axes, counts: np.ndarray, shift: np.ndarray, unit: np.ndarray, title: str) -> None:
+    """Densities of (P, 256) counts over (value - shift) / unit, a curve a plate."""
+    # Without the last value: there saturated pixels pile up, whatever their true value.
+    shares = counts[:, :-1] / counts.sum(1, keepdims=True)
+    values = (np.arange(shares.shape[1]) - shift[:, None]) / unit[:, None]
+    density = shares * unit[:, None]
+    for x, y in zip(values, density):
+        axes.plot(x, y, linewidth=1.3, alpha=0.9)
+    last = [x[np.searchsorted(share.cumsum(), 0.99 * share.sum())] for x, share in zip(values, shares)]
+    axes.set_xlim(values.min(), max(last))
+    # One plate with many pixels of one value, as of empty ground, must not flatten the others. The ticks' labels have
+    # the strip below zero.
+    top = min(1.15 * density.max(), 2.5 * np.median(density.max(1)))
+    axes.set_ylim(-0.12 * top, top)
+    axes.axhline(0, color=_FAINT, linewidth=0.8, zorder=0)
     axes.set_facecolor(_BACKGROUND)
-    axes.set_title(title, color=_INK, fontsize=10, loc="left", pad=5)
-    axes.set_xlabel(label, color=_FAINT, fontsize=9)
     axes.set_yticks([])
-    axes.tick_params(colors=_FAINT, labelsize=8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_FAINT)
+    axes.tick_params(colors=_FAINT, labelsize=8, length=0, pad=-12)
+    axes.spines[:].set_visible(False)
+    _title(axes, title)

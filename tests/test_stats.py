@@ -103,8 +103,8 @@ def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
     partial = PlateStats.load(path)
     assert 0 < len(partial) < len(catalog)
     read = []
-    original_read = module.FileStore.read
-    monkeypatch.setattr(module.FileStore, "read", lambda self, p: read.append(p) or original_read(self, p))
+    original = module.FileStore.read_into
+    monkeypatch.setattr(module.FileStore, "read_into", lambda self, p, *a: read.append(p) or original(self, p, *a))
     resumed = PlateStats.fit(catalog, path=path, quiet=True)
     assert len(read) == len(catalog) - len(partial)
     assert (

@@ -17,7 +17,6 @@ A contestant's life: made once, ``check``, two warm-up turns, ``rounds`` timed t
 from __future__ import annotations
 
 import os
-import sys
 from datetime import datetime, timezone
 
 import numpy as np
@@ -26,7 +25,7 @@ from rxrx_fast.bench import machine, race
 from rxrx_fast.bench.peers import PEERS, load
 from rxrx_fast.bench.report import draw, table, write_json
 from rxrx_fast.bench.work import DESCRIPTION, Work
-from rxrx_fast.errors import UsageError
+from rxrx_fast.errors import DataError, UsageError
 
 __all__ = ["draw", "run", "table", "write_json"]
 
@@ -78,14 +77,14 @@ def run(
         )
     complete = catalog.available()
     if not len(complete):
-        raise UsageError(f"{catalog.root}: none of its {len(catalog):,} sites is complete; `rxrx-fast synth` makes some")
+        raise DataError(f"{catalog.root}: none of its {len(catalog):,} sites is complete; `rxrx-fast synth` makes some")
     chosen = complete.take(np.linspace(0, len(complete) - 1, min(sites, len(complete))).astype(np.int64))
     stats = PlateStats.fit(chosen, num_threads=threads, quiet=quiet)
     # Neighbours on disk are not neighbours in a batch, as in training.
     chosen = chosen.take(np.random.default_rng(0).permutation(len(chosen)))
     settings = {"batch_size": batch_size, "threads": threads or machine.usable_cores(), "device": device}
     work = Work.of(chosen, stats, **settings)
-    classes, not_run = _contestants(peers, catalog.layout.files_per_site)
+    classes, not_run = _contestants(peers)
     few = Work.of(chosen.take(range(min(_CHECKED_SITES, len(chosen)))), stats, device=device, augment=False,
                   batch_size=2, threads=1)  # fmt: skip
     made = []
@@ -112,18 +111,18 @@ def run(
         "machine": machine.describe(),
         "data": _data(catalog, work),
         "results": [
-            {"name": row.name, "sites_per_s": row.sites_per_s, "runs": row.runs, "min": min(row.runs), "max": max(row.runs)}
+            {"name": row.name, "sites_per_s": row.sites_per_s, "runs": row.runs,
+             "min": min(row.runs), "max": max(row.runs)}
             for row in rows
         ],
         "not_run": not_run,
         "report": {"sentence": report["sentence"], "stages_s": report["stages_s"]},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": machine.commit(),
-        "command": " ".join(["rxrx-fast", *sys.argv[1:]]),
     }  # fmt: skip
 
 
-def _contestants(peers: bool, files_per_site: int) -> tuple[list[type], list[dict[str, str]]]:
+def _contestants(peers: bool) -> tuple[list[type], list[dict[str, str]]]:
     """The classes that can run, ours first, and the names of the others with the reason."""
     from rxrx_fast.bench.ours import DatasetInTorch, Loader
 

@@ -35,7 +35,7 @@ class Row:
 
 
 def check(contestant: type, work: Work) -> None:
-    """Raise DataError unless a contestant delivers the reference's pixels, in order, also around the list's end.
+    """Raise DataError unless a contestant delivers the reference's pixels, in order, over two passes of the list.
 
     Parameters
     ----------
@@ -45,16 +45,17 @@ def check(contestant: type, work: Work) -> None:
     made = contestant(work)
     try:
         position = 0
-        wanted = -(-len(work) // work.batch_size) + 1
-        for images in made.batches(wanted):
-            for image in images.cpu().numpy():
-                reference = work.reference(position % len(work))
-                if image.shape != reference.shape or not np.allclose(image, reference, _RELATIVE, _ABSOLUTE):
-                    site = work.catalog.table["site_id"].iat[position % len(work)]
-                    raise DataError(f"{made.name} does not do the same work: its pixels of site {site} differ")
-                position += 1
-        if position != wanted * work.batch_size:
-            raise DataError(f"{made.name} delivered {position} sites instead of {wanted * work.batch_size}")
+        count = -(-len(work) // work.batch_size)
+        for _ in range(2):
+            for images in made.batches(count):
+                for image in images.cpu().numpy():
+                    reference = work.reference(position % len(work))
+                    if image.shape != reference.shape or not np.allclose(image, reference, _RELATIVE, _ABSOLUTE):
+                        site = work.catalog.table["site_id"].iat[position % len(work)]
+                        raise DataError(f"{made.name} does not do the same work: its pixels of site {site} differ")
+                    position += 1
+        if position != 2 * count * work.batch_size:
+            raise DataError(f"{made.name} delivered {position} sites instead of {2 * count * work.batch_size}")
     finally:
         made.close()
 
@@ -82,7 +83,7 @@ def run(
     least = 2 * work.threads
     batches = {}
     for row in rows:
-        _turn(row.contestant, work, least)
+        _turn(row.contestant, work, work.threads)
         rate = _turn(row.contestant, work, least)
         tick(row.name)
         batches[row.name] = max(least, round(rate * seconds / work.batch_size / least) * least)
@@ -104,7 +105,10 @@ def _turn(contestant, work: Work, count: int) -> float:
         import torch
 
         torch.cuda.synchronize()
-    return sites / (time.perf_counter() - start)
+    elapsed = time.perf_counter() - start
+    if sites != count * work.batch_size:
+        raise DataError(f"{contestant.name} delivered {sites} sites instead of {count * work.batch_size}")
+    return sites / elapsed
 
 
 def _wait_for_quiet(limit: float = 5.0) -> None:

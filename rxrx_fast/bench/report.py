@@ -20,8 +20,9 @@ def table(result: dict) -> str:
     width = max(len(row["name"]) for row in [*rows, *result["not_run"]])
     height, across = data["image_size"]
     lines = [
-        f"{data['sites']:,} sites of {data['channels']} x {height} x {across} pixels, {data['bytes_a_site'] / 1000:,.0f} kB each; "
-        f"batches of {work['batch_size']}, {work['threads']} threads or workers, on the {work['device'].upper()}",
+        f"{data['sites']:,} sites of {data['channels']} x {height} x {across} pixels, "
+        f"{data['bytes_a_site'] / 1000:,.0f} kB each; batches of {work['batch_size']}, {work['threads']} threads or workers, "
+        f"on the {work['device'].upper()}",
         f"work checked: every contestant is {work['checked']}",
         "",
         f"{'':{width}}  {'sites/s':>8}  {'min to max':>15}  {'rxrx_fast is':>12}",
@@ -72,7 +73,8 @@ def draw(result: dict, path: str | os.PathLike) -> Path:
             label += f"   (rxrx_fast is {ours / row['sites_per_s']:.1f}x as fast)"
         axes.text(row["max"] + 0.015 * max(rates), i, label, va="center", color=_INK, fontsize=10)
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * max(row["max"] for row in rows))
+    # Room for the label of the longest bar that has a long one.
+    axes.set_xlim(0, max(row["max"] * (1.1 if row is rows[0] else 1.45) for row in rows))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, labelsize=10, labelcolor=_INK)
     axes.tick_params(axis="x", colors=_FAINT)

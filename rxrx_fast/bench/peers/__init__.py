@@ -13,9 +13,9 @@ __all__ = ["PEERS", "load"]
 
 #: Module of each peer, and what to install for it.
 PEERS = {
-    "torch_cv2": ("torch DataLoader + cv2", "opencv-python-headless"),
+    "torch_cv2": ("torch DataLoader + cv2", "rxrx-fast[bench]"),
     "torch_pil": ("torch DataLoader + PIL", "pillow"),
-    "dali": ("DALI", "nvidia-dali-cuda130 or nvidia-dali-cuda120"),
+    "dali": ("DALI", "rxrx-fast[cpu]"),
 }
 
 

@@ -47,9 +47,10 @@ class Peer:
             device_id=torch.cuda.current_device() if work.device == "cuda" else None,
             seed=0,
         )
-        # An epoch is what the source of statistics says it is.
+        # The source of statistics ends an epoch. Starting the next loop resets the iterator; with auto_reset it would
+        # do so, and ask the source for the next epoch, as soon as this one ends.
         self._iterator = DALIGenericIterator(
-            [pipe], ["images"], last_batch_policy=LastBatchPolicy.PARTIAL, auto_reset=True, prepare_first_batch=False
+            [pipe], ["images"], last_batch_policy=LastBatchPolicy.PARTIAL, auto_reset=False, prepare_first_batch=False
         )
 
     def _statistics(self) -> tuple[np.ndarray, np.ndarray]:

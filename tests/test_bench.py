@@ -1,0 +1,222 @@
+"""The race: the same work for all, an honest clock, and results that can be read by people and programs."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rxrx_fast import bench, cli
+from rxrx_fast.bench import ours, peers, race, report
+from rxrx_fast.bench.work import JITTER, RoundTrip, Work
+from rxrx_fast.catalog import Catalog
+from rxrx_fast.errors import DataError, UsageError
+from rxrx_fast.stats import PlateStats
+
+CONTESTANTS = ["Loader", "DatasetInTorch", *peers.PEERS]
+
+
+def contestant(name):
+    """A contestant's class; a test of one whose package is missing is skipped with the reason."""
+    if hasattr(ours, name):
+        return getattr(ours, name)
+    try:
+        return peers.load(name)
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def catalog(rxrx_root):
+    return Catalog.read(rxrx_root).available()
+
+
+@pytest.fixture(scope="module")
+def stats(catalog):
+    return PlateStats.fit(catalog, quiet=True)
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_everyone_does_the_same_work(name, catalog, stats):
+    """Without augmentation every contestant delivers the reference's pixels in order, pass after pass."""
+    race.check(contestant(name), Work.of(catalog.take(range(5)), stats, batch_size=2, threads=1, augment=False))
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_everyone_augments(name, catalog, stats):
+    """With augmentation, images are moved in all eight ways and the statistics jittered within their bounds."""
+    work = Work.of(catalog, stats, batch_size=12, threads=1)
+    made = contestant(name)(work)
+    try:
+        images = torch.cat([images.clone() for images in made.batches(4)]).numpy()
+    finally:
+        made.close()
+    assert images.shape == (48, 6, 64, 64) and images.dtype == np.float32
+    seen, factors = set(), []
+    for site, image in enumerate(images):
+        stack = np.stack([np.asarray(Image.open(path)) for path in work.paths[site]]).astype(np.float64)
+        moves = [np.rot90(flip, k, (1, 2)) for flip in (stack, stack[:, :, ::-1]) for k in range(4)]
+        # A channel is an affine function of its pixels, whichever way they were moved: correlation 1.
+        fits = [np.corrcoef(move[1].ravel(), image[1].ravel())[0, 1] for move in moves]
+        move = int(np.argmax(fits))
+        assert fits[move] > 0.9999
+        seen.add(move)
+        factors.append(moves[move][1].std() / image[1].std() / work.std[site, 1])
+    # That 48 uniform draws of 8 leave two or more out has a probability of 3 in 10,000.
+    assert len(seen) >= 7, seen
+    assert np.ptp(factors) > JITTER
+    assert 1 - JITTER - 1e-3 <= min(factors) and max(factors) <= 1 + JITTER + 1e-3
+
+
+def test_the_check_refuses_other_work(catalog, stats):
+    """Contestants that change pixels, exchange sites or deliver too few are found out."""
+    work = Work.of(catalog.take(range(4)), stats, batch_size=2, threads=1, augment=False)
+
+    def cheat(change):
+        class Cheat(ours.Loader):
+            name = "cheat"
+
+            def batches(self, count):
+                return change(list(super().batches(count)))
+
+        return Cheat
+
+    race.check(cheat(lambda batches: batches), work)
+    for change in (lambda b: [x + 0.01 for x in b], lambda b: b[::-1], lambda b: [x.flip(3) for x in b]):
+        with pytest.raises(DataError, match="cheat does not do the same work"):
+            race.check(cheat(change), work)
+    with pytest.raises(DataError, match="delivered"):
+        race.check(cheat(lambda batches: batches[:0]), work)
+
+
+class Sleeper:
+    """A contestant of a known rate."""
+
+    def __init__(self, name, seconds, work, calls):
+        self.name, self._seconds, self._work, self._calls = name, seconds, work, calls
+
+    def batches(self, count):
+        self._calls.append(self.name)
+        for _ in range(count):
+            time.sleep(self._seconds)
+            yield torch.zeros(self._work.batch_size, 1)
+
+
+def test_turns_alternate_and_rates_are_right(catalog, stats):
+    """Two warm-ups each, then turns in rounds; the rate is delivered sites over time, and faster means longer."""
+    work, calls, ticks = Work.of(catalog, stats, batch_size=4, threads=1), [], []
+    made = [Sleeper("slow", 0.02, work, calls), Sleeper("fast", 0.01, work, calls)]
+    slow, fast = race.run(made, work, rounds=3, seconds=0.2, tick=ticks.append)
+    assert calls == ["slow", "slow", "fast", "fast", *["slow", "fast"] * 3]
+    assert ticks == ["slow", "fast"] * 4
+    assert len(slow.runs) == 3 and slow.sites_per_s == sorted(slow.runs)[1]
+    # A sleep is never shorter than asked for, on a busy machine longer.
+    assert 20 < slow.sites_per_s <= 200 and slow.sites_per_s < fast.sites_per_s <= 400
+
+
+def test_a_contestant_that_delivers_less_is_disqualified(catalog, stats):
+    """A rate over fewer sites than asked for is no result."""
+    work = Work.of(catalog, stats, batch_size=4, threads=1)
+    lazy = Sleeper("lazy", 0, work, [])
+    lazy.batches = lambda count: iter(())
+    with pytest.raises(DataError, match="lazy delivered 0 sites instead of"):
+        race.run([lazy], work, rounds=1, seconds=0.1)
+
+
+def test_a_round_trip_takes_up_where_it_stopped():
+    """The sampler goes round the list over any number of passes."""
+    sampler, seen = RoundTrip(5), []
+    for sampler.count in (3, 4, 6):
+        assert len(sampler) == sampler.count
+        seen += sampler
+    assert seen == [i % 5 for i in range(13)]
+
+
+@pytest.fixture(scope="module")
+def raced(rxrx_root, tmp_path_factory):
+    """One small race with all peers: its folder, and what the command printed is not needed."""
+    folder = tmp_path_factory.mktemp("race")
+    arguments = ["bench", rxrx_root, "--peers", "--json", folder / "race.json", "--plot", folder / "race.png"]
+    arguments += "--seconds 0.2 --rounds 3 --batch-size 4 --threads 1 --sites 10".split()
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    return folder
+
+
+def test_the_json_has_what_a_reader_needs(raced, rxrx_root):
+    """Work, machine, data, results and those not run, all plain values."""
+    result = json.loads((raced / "race.json").read_text())
+    assert result["work"]["name"] == "W1" and result["work"]["batch_size"] == 4 and "jitter" in result["work"]["steps"]
+    assert {"cpu", "cores", "memory_gib", "os", "python", "packages", "gpus"} <= set(result["machine"])
+    assert result["data"]["sites"] == 10 and result["data"]["image_size"] == [64, 64] and result["data"]["synthetic"]
+    size = sum(path.stat().st_size for path in rxrx_root.rglob("*.png")) / 48
+    assert 0.5 * size < result["data"]["bytes_a_site"] < 2 * size
+    names = [row["name"] for row in result["results"]] + [row["name"] for row in result["not_run"]]
+    assert names[:2] == ["rxrx_fast", "rxrx_fast.Dataset in torch DataLoader"]
+    assert sorted(names[2:]) == sorted(name for name, _ in peers.PEERS.values())
+    for row in result["results"]:
+        assert len(row["runs"]) == 3 and min(row["runs"]) == row["min"] <= row["sites_per_s"] <= row["max"]
+        assert row["min"] > 0 and row["sites_per_s"] == sorted(row["runs"])[1]
+    assert result["date"].endswith("+00:00") and result["command"].startswith("rxrx-fast")
+    assert set(result["report"]["stages_s"]) <= {"read", "decode", "finish", "deliver"}
+
+
+def test_the_table_tells_the_ratio(raced):
+    """A line a contestant with its median, its range and how many times as fast rxrx_fast is."""
+    result = json.loads((raced / "race.json").read_text())
+    text = report.table(result)
+    first, second = result["results"][:2]
+    line = next(line for line in text.splitlines() if line.startswith(second["name"]))
+    assert f"{second['sites_per_s']:.1f}" in line and f"{first['sites_per_s'] / second['sites_per_s']:.2f}x" in line
+    assert "work checked" in text and result["report"]["sentence"] in text
+
+
+def test_the_chart_has_a_bar_for_everyone(raced, tmp_path):
+    """The chart is a picture whose bars have the lengths of the rates."""
+    result = json.loads((raced / "race.json").read_text())
+    result["results"] = [
+        {"name": name, "sites_per_s": rate, "min": rate, "max": rate, "runs": [rate]}
+        for name, rate in (("rxrx_fast", 400.0), ("other", 100.0))
+    ]
+    image = np.asarray(Image.open(report.draw(result, tmp_path / "race.png")).convert("RGB")).astype(int)
+    ours_wide = (np.abs(image - (0x0B, 0x7A, 0x75)).sum(-1) < 12).sum(1).max()
+    theirs_wide = (np.abs(image - (0xB8, 0xBE, 0xC7)).sum(-1) < 12).sum(1).max()
+    assert theirs_wide > 30 and 3.7 < ours_wide / theirs_wide < 4.3
+    assert (raced / "race.png").stat().st_size > 10_000
+
+
+def test_a_missing_package_is_listed(monkeypatch, rxrx_root):
+    """A peer that can't be imported is in the result and the table with the reason; the others race."""
+    real = peers.load
+
+    def load(module):
+        if module != "torch_pil":
+            raise ImportError(f"No module named {module!r}; install it")
+        return real(module)
+
+    monkeypatch.setattr(bench, "load", load)
+    result = bench.run(rxrx_root, peers=True, sites=4, batch_size=2, threads=1, rounds=1, seconds=0.05, quiet=True)
+    assert [row["name"] for row in result["not_run"]] == ["torch DataLoader + cv2", "DALI"]
+    assert "not run: No module named 'dali'" in report.table(result)
+    assert result["results"][-1]["name"] == "torch DataLoader + PIL"
+
+
+def test_without_peers_only_our_rows_run(rxrx_root):
+    """Every row's name begins with rxrx_fast."""
+    result = bench.run(rxrx_root, sites=4, batch_size=2, threads=1, rounds=1, seconds=0.05, quiet=True)
+    assert len(result["results"]) == 2 and not result["not_run"]
+    assert all(row["name"].startswith("rxrx_fast") for row in result["results"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_missing_is_said(rxrx_root):
+    """--device cuda without a GPU is a usage error with the reason."""
+    with pytest.raises(UsageError, match="device='cuda'.*torch"):
+        bench.run(rxrx_root, device="cuda", quiet=True)
+
+
+def test_results_that_cannot_be_written_are_an_error(raced, tmp_path):
+    """The message names the file."""
+    with pytest.raises(DataError, match=r"nowhere.*can't be written"):
+        report.write_json({}, tmp_path / "nowhere" / "a.json")

@@ -1,0 +1,100 @@
+"""The doctor: what it finds, what it concludes, and what it says when something is wrong."""
+
+import json
+
+import pytest
+import torch
+
+from rxrx_fast import cli, doctor
+from rxrx_fast.bench import machine
+
+
+@pytest.fixture(scope="module")
+def findings():
+    return doctor.examine()
+
+
+def state(found, part):
+    """The state and text of a part."""
+    return next((row["state"], row["found"]) for row in found["parts"] if row["part"] == part)
+
+
+def test_this_machine_is_ready(findings):
+    """Where the tests run, an image has gone down the main path."""
+    assert findings["ready"]
+    assert state(findings, "trial")[0] == "ok" and "delivered an image" in state(findings, "trial")[1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_says_so_and_why(findings):
+    """Each stage is on the CPU; the reason names torch's build or the missing driver."""
+    stages = {stage["stage"]: stage for stage in findings["stages"]}
+    assert list(stages) == ["read", "decode", "normalise, augment", "deliver"]
+    assert stages["normalise, augment"]["path"].startswith(f"CPU, {machine.usable_cores()} thread")
+    assert "torch" in stages["normalise, augment"]["why"]
+    assert stages["deliver"]["path"] == "CPU tensors"
+
+
+def test_decoding_is_on_the_cpu_and_why(findings):
+    """DALI decodes PNG on the CPU, and that is said."""
+    decode = next(stage for stage in findings["stages"] if stage["stage"] == "decode")
+    assert "CPU" in decode["path"] and "also with a GPU" in decode["why"]
+
+
+def test_both_builds_of_dali_are_a_fault(monkeypatch):
+    """The CUDA 12 and 13 builds overwrite each other: not ready, with the command that mends it."""
+    both = {"nvidia-dali-cuda120": "2.4.0", "nvidia-dali-cuda130": "2.4.0"}
+    monkeypatch.setattr(machine, "packages", lambda: both)
+    found = doctor.examine()
+    assert not found["ready"]
+    assert "pip uninstall -y nvidia-dali-cuda120 nvidia-dali-cuda130" in state(found, "DALI")[1]
+    assert "! DALI" in doctor.as_text(found) and "not ready" in doctor.as_text(found)
+
+
+@pytest.mark.parametrize("module, part", [("torch", "torch"), ("nvidia.dali", "DALI"), ("numba", "numba")])
+def test_what_cannot_be_imported_is_a_fault(monkeypatch, module, part):
+    """A missing package is a fault with its reason, not an exception."""
+    real = doctor.import_module
+
+    def missing(name):
+        if name == module:
+            raise ImportError(f"No module named {name!r}")
+        return real(name)
+
+    monkeypatch.setattr(doctor, "import_module", missing)
+    found = doctor.examine()
+    assert not found["ready"]
+    kind, text = state(found, part)
+    assert kind == "fault" and module in text and "pip install" in text
+
+
+def test_a_trial_that_fails_is_a_fault(monkeypatch):
+    """What is installed and does not work is found by the trial."""
+    from rxrx_fast import loader
+
+    def broken(*_, **__):
+        raise OSError("libcuda is of another world")
+
+    monkeypatch.setattr(loader, "DataLoader", broken)
+    found = doctor.examine()
+    assert not found["ready"] and "another world" in state(found, "trial")[1]
+
+
+def test_command(capsys, monkeypatch, findings):
+    """`doctor` prints a table and ends with 0; --json is the same for programs; a fault ends with 1."""
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    assert cli.main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "what each stage will do" in text and "ready: " in text
+    assert cli.main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == findings
+    monkeypatch.setattr(doctor, "examine", lambda: {**findings, "ready": False})
+    assert cli.main(["doctor"]) == 1
+
+
+def test_the_machine_is_described(findings):
+    """The description has what a rate depends on."""
+    found = findings["machine"]
+    assert found["cpu"] and found["cores"] >= 1 and found["memory_gib"] > 0.1
+    assert {"numpy", "torch", "numba", "pillow"} <= set(found["packages"])
+    json.dumps(found)
