@@ -11,6 +11,9 @@ import torch
 
 __all__ = ["Buffers"]
 
+# A page: vector stores then never straddle a cache line, and tensors start where torch's own would.
+_ALIGNMENT = 4096
+
 
 class Buffers:
     """Arrays over recycled memory. Filling fresh pages takes about three times as long as filling pages in use.
@@ -43,10 +46,19 @@ class Buffers:
                     block = candidate
                     break
         if block is None:
-            block = torch.empty(wanted, dtype=torch.uint8, pin_memory=self._pinned).numpy()
+            block = _allocate(wanted, self._pinned)
         lease = _Lease(block[:wanted])
         weakref.finalize(lease, self._free.append, block).atexit = False
         return np.asarray(lease).view(dtype).reshape(shape)
+
+
+def _allocate(size: int, pinned: bool) -> np.ndarray:
+    if pinned:
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+    # NumPy asks the system for huge pages and torch does not: the first touch of a batch is then several times faster.
+    block = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % _ALIGNMENT
+    return block[start : start + size]
 
 
 class _Lease:

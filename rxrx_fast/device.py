@@ -32,24 +32,19 @@ class CpuDevice:
     Parameters
     ----------
     pool : ThreadPoolExecutor
-    keep : int
-        Output buffers that are kept for another use.
+    buffers : Buffers
+        Memory of the outputs.
     meter : Meter
     channels_last : bool
         Deliver (B, C, H, W) tensors in torch's channels-last memory format.
-    pin_memory : bool
-        Page-locked output, for a copy to a GPU by the consumer. Only where torch has one.
     """
 
     id = None
     stream_pointer = None
 
-    def __init__(
-        self, pool: ThreadPoolExecutor, keep: int, meter: Meter, channels_last: bool = False, pin_memory: bool = False
-    ):
-        self._pool, self._meter = pool, meter
+    def __init__(self, pool: ThreadPoolExecutor, buffers: Buffers, meter: Meter, channels_last: bool = False):
+        self._pool, self._buffers, self._meter = pool, buffers, meter
         self._channels_last = channels_last
-        self._buffers = Buffers(keep, pin_memory and torch.cuda.is_available())
 
     def finish(self, decoded: Decoded, views, dtype: str):
         """Make the output tensors of a batch.

@@ -17,13 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from rxrx_fast.buffers import Buffers
 from rxrx_fast.dataset import Dataset
 from rxrx_fast.device import CpuDevice, CudaDevice, resolve
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.keyed import uniform
 from rxrx_fast.meter import Meter
 from rxrx_fast.order import EpochOrder, GivenOrder, rank_part
-from rxrx_fast.pipeline import SitePipeline
+from rxrx_fast.pipeline import BATCHES_IN_FLIGHT, SitePipeline
 
 __all__ = ["DataLoader"]
 
@@ -146,11 +147,17 @@ class DataLoader:
         self._groups = None if group_by is None else dataset.catalog.group_keys(group_by)[0]
         self._device_index = resolve(device)
         self.device = torch.device("cpu") if self._device_index is None else torch.device("cuda", self._device_index)
-        self._channels_last, self._pin_memory = bool(channels_last), bool(pin_memory)
+        self._channels_last = bool(channels_last)
         self._prefetch, self._on_error, self._max_errors = int(prefetch_factor), on_error, int(max_errors)
         self.rank, self.world_size = _ranks(rank, world_size)
         self.num_threads = _threads(num_threads or num_workers or None)
         self._epoch, self._position, self._started = 0, 0, False
+        # Memory outlives an epoch: the first touch of fresh pages costs more than all arithmetic. Outputs are in the
+        # queue, with the producer, with the consumer, and one more that the consumer has not dropped yet.
+        on_gpu = self._device_index is not None
+        self._stacks = Buffers(BATCHES_IN_FLIGHT, pinned=on_gpu)
+        outputs = (self._prefetch + 3) * len(dataset.policies)
+        self._outputs = Buffers(outputs, pinned=bool(pin_memory) and not on_gpu and torch.cuda.is_available())
         self._meter = Meter()
         self._faults: list[dict] = []
         self._iterator: weakref.ref | None = None
@@ -244,10 +251,8 @@ class _EpochIterator:
         self._pid = os.getpid()
         self._done = False
         pool = ThreadPoolExecutor(loader.num_threads, thread_name_prefix="rxrx_fast")
-        # Buffers in use at once: in the queue, with the producer, with the consumer and one that it still holds.
-        keep = (loader._prefetch + 3) * len(loader.dataset.policies)
         if loader._device_index is None:
-            device = CpuDevice(pool, keep, loader._meter, loader._channels_last, loader._pin_memory)
+            device = CpuDevice(pool, loader._outputs, loader._meter, loader._channels_last)
         else:
             device = CudaDevice(loader._device_index, loader._channels_last)
         self._device = device
@@ -316,7 +321,7 @@ class _Producer:
         self._dataset, self._order, self._first_step = loader.dataset, order, first_step
         self._given, self._rank, self._world_size = loader._given, loader.rank, loader.world_size
         self._seed, self._epoch = loader.seed, loader._epoch
-        self._threads, self._meter = loader.num_threads, loader._meter
+        self._threads, self._meter, self._stacks = loader.num_threads, loader._meter, loader._stacks
         self._on_error, self._max_errors, self._faults = loader._on_error, loader._max_errors, loader._faults
         self._batch_size = max((len(b) for b in order._batches), default=1) if self._given else loader.batch_size
         self._device, self._pool, self._queue, self._stop = device, pool, output, stop
@@ -357,6 +362,7 @@ class _Producer:
                 device_id=self._device.id,
                 stream=self._device.stream_pointer,
                 on_fault=self._on_fault,
+                buffers=self._stacks,
                 meter=self._meter,
             )
             for decoded in pipeline:

@@ -26,10 +26,13 @@ from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.meter import Meter
 
-__all__ = ["Decoded", "SitePipeline", "require_dali"]
+__all__ = ["BATCHES_IN_FLIGHT", "Decoded", "SitePipeline", "require_dali"]
 
 _READ_AHEAD = 2
 _DECODE_AHEAD = 2
+
+#: Decoded batches that are in use at once: read ahead, with DALI, and with whoever finishes them.
+BATCHES_IN_FLIGHT = _READ_AHEAD + _DECODE_AHEAD + 1
 
 
 class Decoded(NamedTuple):
@@ -78,6 +81,9 @@ class SitePipeline:
     on_fault : callable, optional
         ``on_fault(position, error)`` returns a position to read instead, or None to leave the site out. By default
         the error is raised.
+    buffers : Buffers, optional
+        Memory of the decoded stacks, to be used again by the next pipeline.
+    meter : Meter, optional
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class SitePipeline:
         device_id: int | None = None,
         stream: int | None = None,
         on_fault: Callable[[int, SiteError], int | None] | None = None,
+        buffers: Buffers | None = None,
         meter: Meter | None = None,
     ):
         self._dali = require_dali()
@@ -105,7 +112,7 @@ class SitePipeline:
         # The size is asked for before any thread needs it.
         self._image_size = store.image_size
         self._decodes = store.decodes
-        self._buffers = Buffers(_READ_AHEAD + _DECODE_AHEAD + 1, pinned=device_id is not None)
+        self._buffers = buffers or Buffers(BATCHES_IN_FLIGHT)
         self._source = self._read(iter(batches))
         self._pipe = None
 
