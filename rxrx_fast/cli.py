@@ -103,11 +103,13 @@ def _stats(options) -> int:
 
     from rxrx_fast.catalog import Catalog
     from rxrx_fast.show import statistics_table
-    from rxrx_fast.stats import FILE_NAME, PlateStats
+    from rxrx_fast.stats import PlateStats, default_path
 
     catalog = Catalog.read(options.root, progress=not options.quiet)
     print(catalog.summary())
-    path = Path(catalog.root) / FILE_NAME if options.output is None else Path(options.output)
+    path = default_path(catalog.root) if options.output is None else Path(options.output)
+    if options.output is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     stats = PlateStats.fit(
         catalog, path=path, num_threads=options.threads, on_error=options.on_error, quiet=options.quiet
     )
@@ -177,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Feeds PyTorch models with RxRx1 microscopy images. `rxrx-fast demo` needs no data: start there.",
         epilog="examples:\n"
-        "  rxrx-fast demo                      everything at once, on generated data, in about a minute and a half\n"
+        "  rxrx-fast demo                      everything at once, on generated data, in about two minutes\n"
         "  rxrx-fast stats data/rxrx1          statistics that normalise each plate, kept beside the data\n"
         "  rxrx-fast bench data/rxrx1 --peers  how fast this machine loads, against torch's DataLoader and DALI\n\n"
         "`rxrx-fast COMMAND --help` explains a command. Exit status: 0; 1 if data is at fault, 2 if the command is.",
@@ -189,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "demo", _demo, "the main job, without any data of your own",
         "Generates a small RxRx1, fits its statistics, streams it with plate normalisation and augmentation, races "
         "the usual ways of loading it, and draws pictures. Every number it prints is measured while you watch. "
-        "Takes about a minute and a half on two cores and 40 MB of disk; interrupted, it goes on where it stopped.",
+        "Takes about two minutes on two cores and 40 MB of disk; interrupted, it goes on where it stopped.",
         "rxrx-fast demo --out /tmp/rxrx_demo", resumes=True,
     )  # fmt: skip
     demo.add_argument("--out", metavar="DIR", default="rxrx_fast_demo", help="folder for data and pictures")
@@ -221,7 +223,10 @@ def _parser() -> argparse.ArgumentParser:
         "rxrx-fast stats data/rxrx1 -o rxrx1_stats.npz", resumes=True,
     )  # fmt: skip
     _add_root(stats)
-    stats.add_argument("-o", "--output", metavar="FILE", help="where to save (default: ROOT/rxrx_fast_stats.npz)")
+    stats.add_argument(
+        "-o", "--output", metavar="FILE",
+        help="where to save (default: ROOT/rxrx_fast_stats.npz; in ~/.cache if ROOT is read-only)",
+    )  # fmt: skip
     stats.add_argument("--level", choices=("plate", "experiment", "cell_type", "global"),
                        help="rows of the printed table (default: plate, or experiment from 17 plates on)")  # fmt: skip
     stats.add_argument("--on-error", choices=("raise", "skip"), default="raise",

@@ -1,7 +1,7 @@
 """Dataset: a catalog, its bytes, a normalisation and a policy; what a sample is.
 
-It is a map-style dataset for ``torch.utils.data.DataLoader`` (one site at a time, decoded by Pillow), and the
-description that :class:`rxrx_fast.DataLoader` streams from (batches, decoded by DALI). Both give the same pixels.
+It is a map-style dataset for ``torch.utils.data.DataLoader`` (one site at a time), and the description that
+:class:`rxrx_fast.DataLoader` streams from (batches, through DALI). Both give the same pixels.
 """
 
 from __future__ import annotations
@@ -181,7 +181,12 @@ class Dataset(torch.utils.data.Dataset):
         return len(self.catalog)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the draws of ``dataset[i]``. Call it before the epoch's iterator starts its workers."""
+        """Choose the draws of ``dataset[i]``. Call it before the epoch's iterator starts its workers.
+
+        The workers of a torch DataLoader with ``persistent_workers=True`` keep the data set that they were started
+        with, so this does not reach them: they repeat the draws of the first epoch. :class:`rxrx_fast.DataLoader`
+        needs no call.
+        """
         self.epoch = int(epoch)
 
     def parameters(self, positions: np.ndarray, seed: int, epoch: int) -> list[Parameters]:
@@ -209,7 +214,7 @@ class Dataset(torch.utils.data.Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a data set of {len(self)}")
         index %= len(self)
-        stack = self.store.decode(index)
+        stack = self.store.pixels(index)
         kind, _ = DTYPES[self.dtype]
         images = []
         for view in self.parameters(np.array([index]), self.seed, self.epoch):

@@ -53,8 +53,8 @@ def as_text(findings: dict) -> str:
     wide = max(len(stage["stage"]) for stage in findings["stages"])
     lines += [f"  {row['stage']:{wide}}  {row['path']}: {row['why']}" for row in findings["stages"]]
     faults = sum(part["state"] == _FAULT for part in findings["parts"])
-    verdict = "ready: `rxrx-fast demo` runs here" if findings["ready"] else f"not ready: mend the {faults} marked with !"
-    return "\n".join([*lines, "", verdict])
+    ready, not_ready = "ready: `rxrx-fast demo` runs here", f"not ready: mend what is marked with ! ({faults})"
+    return "\n".join([*lines, "", ready if findings["ready"] else not_ready])
 
 
 def _part(part: str, found: str, state: str = _OK) -> dict[str, str]:
@@ -152,6 +152,19 @@ def _trial() -> dict[str, str]:
         return _part("trial", f"an image could not be loaded ({type(error).__name__}: {error})", _FAULT)
 
 
+def _decoding(threads: str) -> tuple[str, str]:
+    """Which decoder RxRx1's files get: the pipeline's own rule is FileStore.decodes."""
+    try:
+        own = import_module("rxrx_kernels.inflate").available()
+    except Exception:
+        own = False
+    if own:
+        why = "its kernels take 8-bit gray PNG, as RxRx1 is; DALI carries the pixels on, and decodes other files"
+        return f"rxrx_kernels on the {threads}", why
+    why = "libdeflate is missing (pip install deflate), and DALI decodes PNG on the CPU, also with a GPU"
+    return f"DALI on the {threads}", why
+
+
 def _stages() -> list[dict[str, str]]:
     try:
         from rxrx_fast.device import missing_for_cuda
@@ -169,8 +182,8 @@ def _stages() -> list[dict[str, str]]:
         finish = ("GPU", 'torch, CuPy and numba-cuda are complete; device="cpu" turns it off')
         deliver = ("GPU tensors", "made there, so nothing is copied to the GPU after decoding")
     rows = (
-        ("read", threads, "a thread pool reads and checks files two batches ahead; each core gets one"),
-        ("decode", f"DALI on the {threads}", "DALI decodes PNG on the CPU, also with a GPU"),
+        ("read", threads, "a thread pool reads and checks files two batches ahead; a core gets one thread"),
+        ("decode", *_decoding(threads)),
         ("normalise, augment", *finish),
         ("deliver", *deliver),
     )

@@ -225,12 +225,15 @@ def _read_kaggle(root: str, entries: Sequence[str]) -> Records:
                 notes.append(f"{name} is missing, and with it its wells")
                 continue
             need = (*key, "sirna", "well_type") if controls else (*key, "sirna") if split == "train" else key
-            part = read_csv(root, name, need, ("sirna",))
+            # A part of the data may have no well of one kind, or no test experiment.
+            part = read_csv(root, name, need, ("sirna",), may_be_empty=True)
             part.frame["split"] = split
             if not controls:
                 part.frame["well_type"] = "treatment"
             parts.append(part)
     rows = join(parts)
+    if not len(rows.frame):
+        raise DataError(f"{root}: none of {', '.join(rows.files)} has a row; restore the files")
     if "sirna" not in rows.frame:
         rows.frame["sirna"] = ""
     rows.frame["plate"] = rows.integers("plate")  # numbers, so that plate 10 sorts after plate 9

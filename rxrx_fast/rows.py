@@ -80,7 +80,14 @@ class Rows:
         return np.array(numbers, dtype=np.int64)[codes]
 
 
-def read_csv(root: str, name: str, need: Sequence[str], optional: Sequence[str] = (), check: bool = True) -> Rows:
+def read_csv(
+    root: str,
+    name: str,
+    need: Sequence[str],
+    optional: Sequence[str] = (),
+    check: bool = True,
+    may_be_empty: bool = False,
+) -> Rows:
     """The columns ``need``, and those of ``optional`` that exist, of one CSV file, as strings.
 
     ``check=False`` leaves the other columns unread: quicker for a wide file, but pandas then no longer sees a row with
@@ -118,7 +125,7 @@ def read_csv(root: str, name: str, need: Sequence[str], optional: Sequence[str] 
     frame = frame.fillna("")
     line = np.arange(2, len(frame) + 2, dtype=np.int64)
     filled = (frame != "").any(axis=1).to_numpy()  # a blank line is no row, but it counts as a line
-    if not filled.any():
+    if not filled.any() and not may_be_empty:
         raise DataError(f"{path}: a header without rows; restore the file")
     frame = frame[[column for column in header if column in need or column in optional]]
     rows = Rows(frame, [path], np.zeros(len(frame), dtype=np.int64), line)

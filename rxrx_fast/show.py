@@ -223,7 +223,7 @@ def _find(catalog, site_id: str | None) -> int:
     if site_id is None:
         complete = np.flatnonzero(present == (1 << catalog.layout.channels) - 1)
         if not len(complete):
-            raise DataError(f"none of the {len(catalog):,} sites under {catalog.root} is complete; name one with --site")
+            raise DataError(f"none of the {len(catalog):,} sites under {catalog.root} is complete; name a site")
         return int(complete[0])
     names = catalog.table["site_id"].to_numpy()
     found = np.flatnonzero(names == site_id)
@@ -254,9 +254,9 @@ def _across_plates(catalog):
 
 
 def _statistics(catalog, chosen, quiet: bool):
-    from rxrx_fast.stats import FILE_NAME, PlateStats
+    from rxrx_fast.stats import PlateStats, default_path
 
-    path = Path(catalog.root) / FILE_NAME
+    path = default_path(catalog.root)
     if path.exists():
         saved = PlateStats.load(path)
         if set(chosen.table["site_id"]) <= set(saved.sites["site_id"]):
@@ -325,9 +325,8 @@ def _title(axes, title: str) -> None:
 
     outline = [withStroke(linewidth=3, foreground=_BACKGROUND, alpha=0.8)]
     # Points from the corner, so that titles sit alike on small and large pictures.
-    axes.annotate(
-        title, (0, 1), (6, -6), axes.transAxes, "offset points", color=_INK, fontsize=9.5, va="top", path_effects=outline
-    )
+    style = {"color": _INK, "fontsize": 9.5, "va": "top", "path_effects": outline}
+    axes.annotate(title, (0, 1), (6, -6), axes.transAxes, "offset points", **style)
 
 
 def _legible(color: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,8 @@ _SITE_FIELDS = {"mean": np.float64, "std": np.float64, "median": np.float64, "mi
 
 def default_path(root: str | os.PathLike) -> Path:
     """Where a data set's statistics are kept: in its root, or, if that is read-only, in the user's cache folder."""
-    if os.access(root, os.W_OK):
+    # The superuser may write anywhere; a folder whose mode lets nobody write is meant to stay as it is.
+    if os.access(root, os.W_OK) and os.stat(root).st_mode & 0o222:
         return Path(root) / FILE_NAME
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.blake2b(os.path.realpath(root).encode(), digest_size=8).hexdigest()
@@ -272,15 +272,14 @@ class PlateStats:
             "site_kind": self.sites["kind"].to_numpy(np.int64),
             **{f"site_{name}": values for name, values in self.moments.items()},
         }
-        temporary = None
+        # Named by the process and not by tempfile, which would keep the file from everybody else on the cluster.
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-                temporary = file.name
+            with open(temporary, "wb") as file:
                 np.savez_compressed(file, **arrays)
             os.replace(temporary, path)
         except OSError as error:
-            if temporary is not None and os.path.exists(temporary):
-                os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise DataError(f"{path}: the statistics can't be saved ({error.strerror or error})") from None
 
     @classmethod

@@ -13,6 +13,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.synchronize
 import os
 import signal
 import threading
@@ -167,14 +168,16 @@ def _run(root: str, parameters: Parameters, tasks: list[Well], workers: int) -> 
             yield _draw(root, parameters, task)
         return
     # Spawned, not forked: the caller may have threads (torch, numba), and a fork would copy their locks.
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        workers, mp_context=context, initializer=_start_worker, initargs=(stop,)
     )
     waiting = iter(tasks)
     running: set[concurrent.futures.Future] = set()
     try:
         while True:
-            # A few wells a worker in flight: enough to keep them busy, few enough to stop at once.
+            # A few wells a worker in flight: enough to keep them busy, few enough to hold no memory.
             while len(running) < 3 * workers and (task := next(waiting, None)) is not None:
                 running.add(pool.submit(_draw, root, parameters, task))
             if not running:
@@ -187,11 +190,18 @@ def _run(root: str, parameters: Parameters, tasks: list[Well], workers: int) -> 
             "a worker process died, perhaps for want of memory; run again with fewer workers to go on"
         ) from None
     finally:
+        stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
+# In a worker: the parent's event that asks it to leave off after the file at hand.
+_stop: multiprocessing.synchronize.Event | None = None
+
+
+def _start_worker(stop: multiprocessing.synchronize.Event) -> None:
     """Leave Ctrl-C to the parent, which stops the pool in order, and end with the parent if it is killed."""
+    global _stop
+    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -209,9 +219,13 @@ def _draw(root: str, parameters: Parameters, task: Well) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
         for site in _missing(root, parameters, task):
+            if _stop is not None and _stop.is_set():
+                return
             key = (parameters.seed, task.experiment, task.plate, task.well, site)
             image = render_site(SiteSpec(task.cell_type, task.sirna, site_effects(*key), key, parameters.size))
             for name, channel in zip(_files(parameters, task, site), image):
+                if _stop is not None and _stop.is_set():
+                    return
                 # The settings with which the real files were written.
                 save = partial(Image.fromarray(channel).save, format="PNG", compress_level=9)
                 _write_atomically(os.path.join(folder, name), save)

@@ -35,7 +35,7 @@ def test_the_installed_command_helps_at_once():
     done = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and not done.stderr
     assert all(f"    {name} " in done.stdout for name in COMMANDS)
-    code = "import sys; from rxrx_fast import cli; cli.main(['bench', '--help']); print([*sys.modules], file=sys.stderr)"
+    code = "import sys; from rxrx_fast import cli; cli.main(['bench', '-h']); print([*sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     heavy = ("torch", "nvidia.dali", "matplotlib", "numba", "pandas")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rxrx_kernels.fused import fuse_site
 
 import rxrx_fast as rx
 from rxrx_fast.normalize import Normalize
-from rxrx_kernels.fused import fuse_site
 
 
 @pytest.fixture(scope="module")

@@ -35,10 +35,19 @@ def test_without_a_gpu_it_says_so_and_why(findings):
     assert stages["deliver"]["path"] == "CPU tensors"
 
 
-def test_decoding_is_on_the_cpu_and_why(findings):
-    """DALI decodes PNG on the CPU, and that is said."""
-    decode = next(stage for stage in findings["stages"] if stage["stage"] == "decode")
-    assert "CPU" in decode["path"] and "also with a GPU" in decode["why"]
+@pytest.mark.parametrize("own", [True, False])
+def test_decoding_is_told_as_the_pipeline_does_it(monkeypatch, rxrx_root, own):
+    """With libdeflate our kernels decode RxRx1's files, without it DALI does; the pipeline's own rule agrees."""
+    from rxrx_kernels import inflate
+
+    from rxrx_fast.catalog import Catalog
+    from rxrx_fast.stores import FileStore
+
+    monkeypatch.setattr(inflate, "available", lambda: own)
+    decode = next(stage for stage in doctor._stages() if stage["stage"] == "decode")
+    assert decode["path"].startswith("rxrx_kernels on the CPU" if own else "DALI on the CPU")
+    assert own or "pip install deflate" in decode["why"]
+    assert FileStore(Catalog.read(rxrx_root).available(), (1, 2, 3, 4, 5, 6)).decodes == own
 
 
 def test_both_builds_of_dali_are_a_fault(monkeypatch):

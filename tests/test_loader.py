@@ -46,7 +46,7 @@ def copy(rxrx_root, tmp_path):
 def decoder(request, monkeypatch):
     """Who decodes PNG: this project's kernels, or DALI, as for every other format."""
     if request.param == "DALI":
-        monkeypatch.setattr(FileStore, "decodes", False)
+        monkeypatch.setattr(FileStore, "decodes", False, raising=True)
     return request.param
 
 

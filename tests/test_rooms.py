@@ -31,6 +31,18 @@ FLOORS = {
     "device": 7,
     "dataset": 8,
     "loader": 9,
+    "phenotypes": 1,
+    "batch_effects": 1,
+    "phantom_kernels": 1,
+    "phantom_cells": 2,
+    "phantom": 3,
+    "synthetic_plan": 2,
+    "synthetic": 4,
+    "show": 10,
+    "bench": 11,
+    "doctor": 12,
+    "demo": 13,
+    "cli": 14,
 }
 
 
@@ -55,10 +67,16 @@ def test_kernels_know_nothing_of_the_loader():
         assert not {name for name in imported(path) if name.startswith("rxrx_fast")}, path.name
 
 
+def test_every_room_has_a_floor():
+    """A new module takes its place in the order here."""
+    rooms = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()} - {"__init__"}
+    assert rooms == set(FLOORS)
+
+
 @pytest.mark.parametrize("room", FLOORS)
 def test_imports_run_one_way(room):
     """A room imports only rooms below it."""
-    files = (PACKAGE / room).glob("*.py") if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
+    files = (PACKAGE / room).rglob("*.py") if (PACKAGE / room).is_dir() else [PACKAGE / f"{room}.py"]
     for path in files:
         for name in imported(path):
             parts = name.split(".")

@@ -154,6 +154,16 @@ def test_what_is_not_statistics_is_refused(tmp_path, catalog, stats):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_saved_statistics_are_everybodys(stats, tmp_path):
+    """The file has the mode of any new file, so colleagues can read it; nothing else is left behind."""
+    stats.save(tmp_path / "a.npz")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.npz").stat().st_mode == (tmp_path / "b").stat().st_mode
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "b"]
+    with pytest.raises(DataError, match="can't be saved"):
+        stats.save(tmp_path / "missing" / "a.npz")
+
+
 @pytest.mark.real
 def test_the_real_image_has_its_published_statistics(real_root):
     """train/HEPG2-01/Plate1/B02_s1_w1.png: the figures of the competition's pixel_stats.csv."""

@@ -12,8 +12,8 @@ __all__ = ["commit", "cpu", "describe", "gpus", "memory_gib", "packages", "usabl
 
 _PACKAGES = (
     "rxrx-fast", "numpy", "torch", "nvidia-dali-cuda130", "nvidia-dali-cuda120", "numba", "numba-cuda",
-    "cupy-cuda13x", "cupy-cuda12x", "nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12", "opencv-python-headless",
-    "opencv-python", "pillow",
+    "cupy-cuda13x", "cupy-cuda12x", "nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12", "deflate",
+    "opencv-python-headless", "opencv-python", "pillow",
 )  # fmt: skip
 
 

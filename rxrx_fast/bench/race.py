@@ -87,8 +87,10 @@ def run(
         rate = _turn(row.contestant, work, least)
         tick(row.name)
         batches[row.name] = max(least, round(rate * seconds / work.batch_size / least) * least)
-    for _ in range(rounds):
-        for row in rows:
+    for number in range(rounds):
+        # Everyone starts a round once in a while: what a machine does every so often then hits nobody in particular.
+        first = number % len(rows)
+        for row in rows[first:] + rows[:first]:
             _wait_for_quiet()
             row.runs.append(_turn(row.contestant, work, batches[row.name]))
             tick(row.name)

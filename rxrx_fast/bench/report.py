@@ -21,8 +21,8 @@ def table(result: dict) -> str:
     height, across = data["image_size"]
     lines = [
         f"{data['sites']:,} sites of {data['channels']} x {height} x {across} pixels, "
-        f"{data['bytes_a_site'] / 1000:,.0f} kB each; batches of {work['batch_size']}, {work['threads']} threads or workers, "
-        f"on the {work['device'].upper()}",
+        f"{data['bytes_a_site'] / 1000:,.0f} kB each; batches of {work['batch_size']}, "
+        f"{work['threads']} threads or workers, on the {work['device'].upper()}",
         f"work checked: every contestant is {work['checked']}",
         "",
         f"{'':{width}}  {'sites/s':>8}  {'min to max':>15}  {'rxrx_fast is':>12}",
