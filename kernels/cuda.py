@@ -99,7 +99,7 @@ def fuse_batch(stack, out, codes, center, scale, stream=0) -> None:
     Parameters
     ----------
     stack : (B, C, H, W) uint8, on the device, any strides
-    out : (B, C, H', W') float32 or uint8, on the device, any strides
+    out : (B, C, H', W') float32, float16 or uint8, on the device, any strides
         With uint8 the pixels are moved and not normalised. Transposing codes need H = W.
     codes : (B,) uint8, on the device
         Geometry of each sample, see :mod:`rxrx_kernels.fused`.
@@ -147,10 +147,11 @@ def ptx(compute_capability: tuple[int, int]) -> dict[str, str]:
     stack = types.Array(types.uint8, 4, "A", readonly=False)
     rows = types.Array(types.float32, 2, "C")
     codes = types.Array(types.uint8, 1, "C")
-    float_out, raw_out = types.Array(types.float32, 4, "A"), types.Array(types.uint8, 4, "A")
+    float_out, half_out, raw_out = (types.Array(kind, 4, "A") for kind in (types.float32, types.float16, types.uint8))
     counts = types.Array(types.int32, 3, "C")
     signatures = {
         "fuse": (_fuse, types.void(stack, float_out, codes, rows, rows)),
+        "fuse_half": (_fuse, types.void(stack, half_out, codes, rows, rows)),
         "move": (_move, types.void(stack, raw_out, codes, rows, rows)),
         "count": (_count, types.void(stack, counts)),
     }

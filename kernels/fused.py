@@ -20,7 +20,9 @@ A compiler cannot contract that order into a fused multiply-add, so the CPU and 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 __all__ = ["TURNS", "compose", "fuse_site", "normalise", "source"]
 
@@ -66,87 +68,96 @@ _source = njit(inline="always")(source)
 _normalise = njit(inline="always")(normalise)
 
 
-def _make_plane_kernel(code: int, normalised: bool):
+@intrinsic
+def _half_bits(typing, value):
+    """A float32 as the bits of the nearest float16, ties to even: Numba has no float16 on the CPU, LLVM does."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+def _make_plane_kernel(code: int, finish):
     """A loop over one plane with the geometry as a constant, which is what lets the compiler vectorise it."""
 
-    @njit(inline="always")
-    def moved(plane, y, x):
-        r, c = _source(code, y, x, plane.shape[0], plane.shape[1])
-        # Unsigned, because a signed index would be tested for Python's wrap-around on every pixel.
-        return plane[np.uint64(r), np.uint64(c)]
-
-    @njit(inline="always")
-    def finished(value, center, scale):
-        return _normalise(value, center, scale) if normalised else value
+    # Indices are unsigned, because a signed one would be tested for Python's wrap-around on every pixel, and the source
+    # row is taken out of the inner loops, which the compiler does not see by itself.
 
     @njit(nogil=True, cache=True)
     def straight(plane, out, center, scale):
         height, width = out.shape
         for y in range(height):
+            r, _ = _source(code, y, 0, height, width)
+            line, target = plane[np.uint64(r)], out[y]
             for x in range(width):
-                out[y, x] = finished(moved(plane, y, x), center, scale)
+                _, c = _source(code, y, x, height, width)
+                target[x] = finish(line[np.uint64(c)], center, scale)
 
     @njit(nogil=True, cache=True)
     def transposing(plane, out, center, scale):
         height, width = out.shape
         strip = np.empty((_STRIP, width), np.uint8)
-        for y0 in range(0, height, _STRIP):
-            depth = min(_STRIP, height - y0)
+        for c0 in range(0, height, _STRIP):
+            depth = min(_STRIP, height - c0)
             for x in range(width):
+                r, _ = _source(code, 0, x, width, height)
+                line = plane[np.uint64(r)]
                 for j in range(depth):
-                    strip[j, x] = moved(plane, y0 + j, x)
+                    strip[j, x] = line[np.uint64(c0 + j)]
             for j in range(depth):
+                # A mirror is its own inverse: the output row that column c0 + j goes to is the one it comes from.
+                _, y = _source(code, c0 + j, 0, width, height)
+                line, target = strip[j], out[np.uint64(y)]
                 for x in range(width):
-                    out[y0 + j, x] = finished(strip[j, x], center, scale)
+                    target[x] = finish(line[x], center, scale)
 
     return transposing if code & 4 else straight
 
 
-_n0, _n1, _n2, _n3, _n4, _n5, _n6, _n7 = (_make_plane_kernel(code, True) for code in range(8))
-_r0, _r1, _r2, _r3, _r4, _r5, _r6, _r7 = (_make_plane_kernel(code, False) for code in range(8))
+def _make_site_kernel(finish):
+    """All channels of a site; ``finish`` makes the output value of a pixel."""
+    k0, k1, k2, k3, k4, k5, k6, k7 = (_make_plane_kernel(code, finish) for code in range(8))
+
+    @njit(nogil=True, cache=True)
+    def site_kernel(stack, out, code, center, scale):
+        for k in range(stack.shape[0]):
+            plane, target, m, s = stack[k], out[k], center[k], scale[k]
+            if code == 0:
+                k0(plane, target, m, s)
+            elif code == 1:
+                k1(plane, target, m, s)
+            elif code == 2:
+                k2(plane, target, m, s)
+            elif code == 3:
+                k3(plane, target, m, s)
+            elif code == 4:
+                k4(plane, target, m, s)
+            elif code == 5:
+                k5(plane, target, m, s)
+            elif code == 6:
+                k6(plane, target, m, s)
+            else:
+                k7(plane, target, m, s)
+
+    return site_kernel
 
 
-@njit(nogil=True, cache=True)
-def _normalised_site(stack, out, code, center, scale):
-    for k in range(stack.shape[0]):
-        m, s = center[k], scale[k]
-        if code == 0:
-            _n0(stack[k], out[k], m, s)
-        elif code == 1:
-            _n1(stack[k], out[k], m, s)
-        elif code == 2:
-            _n2(stack[k], out[k], m, s)
-        elif code == 3:
-            _n3(stack[k], out[k], m, s)
-        elif code == 4:
-            _n4(stack[k], out[k], m, s)
-        elif code == 5:
-            _n5(stack[k], out[k], m, s)
-        elif code == 6:
-            _n6(stack[k], out[k], m, s)
-        else:
-            _n7(stack[k], out[k], m, s)
+@njit(inline="always")
+def _raw(value, center, scale):
+    return value
 
 
-@njit(nogil=True, cache=True)
-def _raw_site(stack, out, code, center, scale):
-    for k in range(stack.shape[0]):
-        if code == 0:
-            _r0(stack[k], out[k], 0, 0)
-        elif code == 1:
-            _r1(stack[k], out[k], 0, 0)
-        elif code == 2:
-            _r2(stack[k], out[k], 0, 0)
-        elif code == 3:
-            _r3(stack[k], out[k], 0, 0)
-        elif code == 4:
-            _r4(stack[k], out[k], 0, 0)
-        elif code == 5:
-            _r5(stack[k], out[k], 0, 0)
-        elif code == 6:
-            _r6(stack[k], out[k], 0, 0)
-        else:
-            _r7(stack[k], out[k], 0, 0)
+@njit(inline="always")
+def _half(value, center, scale):
+    return _half_bits(_normalise(value, center, scale))
+
+
+_SITE_KERNELS = {
+    np.dtype(np.uint8): _make_site_kernel(_raw),
+    np.dtype(np.float32): _make_site_kernel(_normalise),
+    np.dtype(np.float16): _make_site_kernel(_half),
+}
 
 
 def fuse_site(stack, out, code, center, scale):
@@ -156,9 +167,10 @@ def fuse_site(stack, out, code, center, scale):
     ----------
     stack : (C, H, W) uint8
         The decoded channels, with any strides.
-    out : (C, H', W') float32 or uint8
+    out : (C, H', W') float32, float16 or uint8
         Written in full, with any strides. ``(H', W')`` is ``(W, H)`` for transposing codes, else ``(H, W)``.
-        With uint8 the pixels are moved and not normalised.
+        With float16 the float32 value is rounded once, to nearest, ties to even. With uint8 the pixels are moved and
+        not normalised.
     code : int
         Geometry, 0 to 7.
     center, scale : (C,) float32
@@ -178,12 +190,12 @@ def fuse_site(stack, out, code, center, scale):
         raise ValueError(f"geometry code must be 0 to 7, got {code}")
     if out.shape != ((channels, columns, rows) if code & 4 else (channels, rows, columns)):
         raise ValueError(f"out has shape {out.shape}, but geometry {code} of a stack {stack.shape} does not fit it")
+    if out.dtype not in _SITE_KERNELS:
+        raise ValueError(f"out must be float32, float16 or uint8, got {out.dtype}")
     if out.dtype == np.uint8:
-        _raw_site(stack, out, int(code), center, scale)
-        return
-    if out.dtype != np.float32:
-        raise ValueError(f"out must be float32 or uint8, got {out.dtype}")
+        center = scale = np.zeros(channels, np.float32)
     for name, row in (("center", center), ("scale", scale)):
         if row.shape != (channels,) or row.dtype != np.float32:
             raise ValueError(f"{name} must be ({channels},) float32, got {row.dtype}{row.shape}")
-    _normalised_site(stack, out, int(code), center, scale)
+    kernel = _SITE_KERNELS[out.dtype]
+    kernel(stack, out.view(np.uint16) if out.dtype == np.float16 else out, int(code), center, scale)

@@ -1,8 +1,8 @@
 """libdeflate for compiled code: zlib streams and CRC-32 at the speed of C, from inside a Numba kernel.
 
-The package ``deflate`` on PyPI carries libdeflate and exports its C functions, so nothing has to be compiled here. Called
-through its Python interface it would make a new ``bytes`` object an image and need the interpreter for each; called by
-address from a kernel that has released the GIL, it needs neither.
+The package ``deflate`` on PyPI carries libdeflate and exports its C functions, so nothing has to be compiled here.
+Called through its Python interface it would make a new ``bytes`` object an image and need the interpreter for each;
+called by address from a kernel that has released the GIL, it needs neither.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = ["Decompressor", "Functions", "available", "functions"]
@@ -32,19 +33,19 @@ def _library() -> ctypes.CDLL:
         import deflate
 
         # Since 0.8 the package is a folder with the extension inside; before, it was the extension itself.
-        extension = getattr(deflate, "_deflate", deflate)
-        library = ctypes.CDLL(extension.__file__)
+        library = ctypes.CDLL(getattr(deflate, "_deflate", deflate).__file__)
         library.libdeflate_alloc_decompressor.restype = ctypes.c_void_p
         library.libdeflate_free_decompressor.argtypes = [ctypes.c_void_p]
         library.libdeflate_free_decompressor.restype = None
-        library.libdeflate_zlib_decompress, library.libdeflate_crc32  # noqa: B018  (an AttributeError if they are missing)
+        for name in Functions._fields:
+            getattr(library, f"libdeflate_{name}")
     except (ImportError, OSError, AttributeError) as error:
-        raise ImportError(f"libdeflate can't be used ({error}); install it: pip install 'deflate>=0.9,<1'") from None
+        raise ImportError(f"libdeflate can't be used ({error}); install it: pip install 'deflate>=0.7,<1'") from None
     return library
 
 
 def available() -> bool:
-    """Whether libdeflate is there and exports what is needed (its wheels for Windows don't)."""
+    """Whether libdeflate is there and exports what is needed (a build may hide its symbols)."""
     try:
         _library()
     except ImportError:
@@ -62,7 +63,9 @@ def functions() -> Functions:
         Saying what to install.
     """
     library = _library()
-    return Functions(*(ctypes.cast(getattr(library, f"libdeflate_{name}"), ctypes.c_void_p).value for name in Functions._fields))
+    return Functions(
+        *(ctypes.cast(getattr(library, f"libdeflate_{name}"), ctypes.c_void_p).value for name in Functions._fields)
+    )
 
 
 class Decompressor:
@@ -107,3 +110,16 @@ def crc32(typing, function, source, size):
         return builder.call(function, [ir.Constant(_INT, 0), *arguments[1:]])
 
     return types.uint32(*[types.uint64] * 3), generate
+
+
+@intrinsic
+def copy_bytes(typing, target, source, size):
+    """C's memcpy between addresses: assigning one slice to another in Numba goes byte by byte."""
+
+    def generate(context, builder, signature, arguments):
+        byte = ir.IntType(8).as_pointer()
+        target, source = (builder.inttoptr(address, byte) for address in arguments[:2])
+        cgutils.raw_memcpy(builder, target, source, arguments[2], ir.Constant(_WORD, 1))
+        return context.get_dummy_value()
+
+    return types.void(*[types.uint64] * 3), generate

@@ -1,8 +1,8 @@
 """Vectors of 128 bytes for Numba: what :mod:`rxrx_kernels.unfilter` is written in.
 
-Numba has no vector type and leaves vectorising to LLVM, which can't see an anti-diagonal. Here LLVM's own vector type is
-given to Numba as an opaque value with a few operations, so that a kernel on it is an ordinary compiled function. LLVM splits
-it into the registers that the machine has: two of AVX-512, four of AVX2, eight of SSE2 or NEON.
+Numba has no vector type and leaves vectorising to LLVM, which can't see an anti-diagonal. Here LLVM's own vector type
+is given to Numba as an opaque value with a few operations, so that a kernel on it is an ordinary compiled function.
+LLVM splits it into the registers that the machine has: two of AVX-512, four of AVX2, eight of SSE2 or NEON.
 
 A vector is eight *bands* of 16 lanes. 16 bytes are what every machine shifts and transposes in one instruction; wider
 moves cross registers and cost several times as much.
@@ -109,7 +109,7 @@ def load_above(typing, first, others):
 
 @intrinsic
 def shift_down(typing, above, value):
-    """Lane r of the result is lane r - 1 of ``value``; a band's first lane is the last lane of the band in ``above``."""
+    """Lane r is lane r - 1 of ``value``; the first lane of a band is the last lane of that band in ``above``."""
     lanes = [lane for b in range(0, LANES, BAND) for lane in (b + BAND - 1, *range(LANES + b, LANES + b + BAND - 1))]
     return _lanes(_lanes, _lanes), lambda context, builder, signature, a: _shuffled(builder, *a, lanes)
 
@@ -150,9 +150,10 @@ def choose(typing, mask, x, y):
 def paeth(typing, left, up, corner):
     """The Paeth predictor (section 9.4) in eight bits.
 
-    With lo and hi the smaller and the larger of left and up, the specification's p = left + up - corner lies as far from
-    lo as hi does from the corner, and the other way round. So hi is nearest if 2 (corner - lo) <= hi - corner, lo if
-    2 (hi - corner) <= corner - lo, and else the corner; a difference below 0 may count as 0 and a double above 255 as 255.
+    With lo and hi the smaller and the larger of left and up, the specification's p = left + up - corner lies as far
+    from lo as hi does from the corner, and the other way round. So hi is nearest if 2 (corner - lo) <= hi - corner, lo
+    if 2 (hi - corner) <= corner - lo, and else the corner; a difference below 0 may count as 0 and a double above 255
+    as 255.
     """
 
     def generate(context, builder, signature, a):

@@ -4,8 +4,8 @@ A decoder that is handed a damaged file may return a picture that is part grey, 
 in. A file that passes :func:`verify` has every chunk whole and every CRC-32 right (PNG specification, 3rd edition,
 section 5), so what is left to go wrong in decoding is a file that was written wrong.
 
-:func:`decode_site` makes the same checks, and inflates and unfilters (sections 9 and 10) a site's files straight into the
-planes of an array, in one call without the GIL. It takes what microscopes write: grayscale of 8 or 16 bits, not
+:func:`decode_site` makes the same checks, and inflates and unfilters (sections 9 and 10) a site's files straight into
+the planes of an array, in one call without the GIL. It takes what microscopes write: grayscale of 8 or 16 bits, not
 interlaced (:func:`supported`); any other PNG is for a general decoder.
 """
 
@@ -17,14 +17,21 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from rxrx_kernels import inflate, png_decode
+from rxrx_kernels.unfilter import PADDING, workspace
 
-from rxrx_kernels import inflate
-from rxrx_kernels.unfilter import PADDING, undo, workspace
-
-__all__ = ["SIGNATURE", "Header", "PngError", "Scratch", "decode_files", "decode_site", "header", "status_text", "supported", "verify"]
+__all__ = [
+    "SIGNATURE",
+    "Header",
+    "PngError",
+    "Scratch",
+    "decode_files",
+    "decode_site",
+    "header",
+    "status_text",
+    "supported",
+    "verify",
+]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -79,7 +86,9 @@ def header(data) -> Header:
         raise PngError("not a PNG file (its first 8 bytes are not the PNG signature)")
     if len(data) < 33:
         raise PngError(f"truncated: {len(data)} bytes, not even a whole header")
-    length, kind, width, height, depth, color, compression, filtering, interlace = struct.unpack_from(">I4sIIBBBBB", data, 8)
+    length, kind, width, height, depth, color, compression, filtering, interlace = struct.unpack_from(
+        ">I4sIIBBBBB", data, 8
+    )
     if kind != b"IHDR" or length != 13:
         raise PngError("the first chunk is not a header (IHDR)")
     if color not in _CHANNELS or compression or filtering or interlace > 1 or not width or not height:
@@ -130,25 +139,17 @@ def supported(found: Header) -> bool:
     return found.color_type == 0 and found.bit_depth in (8, 16) and not found.interlaced
 
 
-# What can be wrong with a file, as the compiled loop reports it. CONTAINER is everything that `verify` finds and words.
-_OK, _CONTAINER, _OTHER_KIND, _OTHER_SIZE, _NOT_DECODED, _STREAM, _SHORT, _LONG, _FILTER, _ORDER, _CRITICAL, _ROOM = range(12)
-
 _REASONS = {
-    _CONTAINER: "not a whole PNG file",
-    _NOT_DECODED: "was not decoded",
-    _STREAM: "damaged: the compressed image data is not a valid zlib stream, or its Adler-32 is wrong",
-    _SHORT: "the image data ends before the last row",
-    _LONG: "holds more image data than its size allows",
-    _FILTER: "damaged: a row is of no known filter",
-    _ORDER: "the image data (IDAT) is interrupted by another chunk",
-    _CRITICAL: "holds a chunk that a decoder must know, but is in no specification",
-    _ROOM: "the image data is larger than the file",
+    png_decode.CONTAINER: "not a whole PNG file",
+    png_decode.NOT_DECODED: "was not decoded",
+    png_decode.STREAM: "damaged: the compressed image data is not a valid zlib stream, or its Adler-32 is wrong",
+    png_decode.SHORT: "the image data ends before the last row",
+    png_decode.LONG: "holds more image data than its size allows",
+    png_decode.FILTER: "damaged: a row is of no known filter",
+    png_decode.ORDER: "the image data (IDAT) is interrupted by another chunk",
+    png_decode.CRITICAL: "holds a chunk that a decoder must know, but is in no specification",
+    png_decode.ROOM: "the image data is larger than the file",
 }
-
-# Chunk types as big-endian integers.
-_IHDR, _PLTE, _IDAT, _IEND = (int.from_bytes(kind, "big") for kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"))
-#: Set in the first letter of chunks that a decoder may skip (section 5.4).
-_ANCILLARY = 1 << 29
 
 
 class Scratch:
@@ -194,97 +195,6 @@ def _own_scratch(height: int, width: int, bit_depth: int) -> Scratch:
     return scratch
 
 
-@intrinsic
-def _pointer(typing, address):
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.CPointer(types.uint8)(types.uint64), generate
-
-
-@njit(nogil=True, cache=True)
-def _word(data, at):
-    return (np.uint32(data[at]) << 24) | (np.uint32(data[at + 1]) << 16) | (np.uint32(data[at + 2]) << 8) | np.uint32(data[at + 3])
-
-
-@njit(nogil=True, cache=True)
-def _image_data(data, height, width, bit_depth, crc32, joined):
-    """Check a file and find its compressed image data: (status, whether it was joined, first byte, size)."""
-    if data.size < 33 or _word(data, 0) != 0x89504E47 or _word(data, 4) != 0x0D0A1A0A:
-        return _CONTAINER, False, 0, 0
-    if _word(data, 8) != 13 or _word(data, 12) != _IHDR:
-        return _CONTAINER, False, 0, 0
-    start, size, pieces, closed = 0, 0, 0, False
-    position = 8
-    while position + 12 <= data.size:
-        length, kind = np.int64(_word(data, position)), np.int64(_word(data, position + 4))
-        body, after = position + 8, position + 12 + length
-        if after > data.size:
-            return _CONTAINER, False, 0, 0
-        if inflate.crc32(crc32, np.uint64(data.ctypes.data) + np.uint64(position + 4), np.uint64(length + 4)) != _word(data, after - 4):
-            return _CONTAINER, False, 0, 0
-        if kind == _IDAT:
-            if closed:
-                return _ORDER, False, 0, 0
-            if pieces == 0:
-                start = body
-            else:
-                # Nearly every file is one piece and stays where it is; at the second, the first is fetched too.
-                if size + length > joined.size:
-                    return _ROOM, False, 0, 0
-                if pieces == 1:
-                    joined[:size] = data[start : start + size]
-                joined[size : size + length] = data[body : body + length]
-            size += length
-            pieces += 1
-        elif kind == _IEND:
-            if size == 0:
-                return _CONTAINER, False, 0, 0
-            return _OK, pieces > 1, start, size
-        else:
-            closed = pieces > 0
-            if position == 8:
-                status = _check_header(data, height, width, bit_depth)
-                if status != _OK:
-                    return status, False, 0, 0
-            elif kind & _ANCILLARY == 0 and kind != _PLTE:
-                return _CRITICAL, False, 0, 0
-        position = after
-    return _CONTAINER, False, 0, 0
-
-
-@njit(nogil=True, cache=True)
-def _check_header(data, height, width, bit_depth):
-    """IHDR (section 11.2.1) against what the array holds, before anything is written."""
-    depth, color, compression, filtering, interlace = data[24], data[25], data[26], data[27], data[28]
-    if _word(data, 16) == 0 or _word(data, 20) == 0 or compression != 0 or filtering != 0 or interlace > 1:
-        return _CONTAINER
-    if color != 0 or depth != bit_depth or interlace != 0:
-        return _OTHER_KIND
-    if np.int64(_word(data, 16)) != width or np.int64(_word(data, 20)) != height:
-        return _OTHER_SIZE
-    return _OK
-
-
-@njit(nogil=True, cache=True)
-def _decode(addresses, sizes, out, pixel_bytes, status, decompress, crc32, decompressor, filtered, joined, strip, steps, masks):
-    """All files of a site. ``out`` is (C, H, row bytes) uint8."""
-    height, row_bytes = out.shape[1], out.shape[2]
-    for k in range(out.shape[0]):
-        data = carray(_pointer(np.uint64(addresses[k])), (sizes[k],))
-        state, was_joined, start, size = _image_data(data, height, row_bytes // pixel_bytes, 8 * pixel_bytes, crc32, joined)
-        if state == _OK:
-            source = np.uint64(joined.ctypes.data) if was_joined else np.uint64(addresses[k]) + np.uint64(start)
-            found = inflate.zlib_decompress(
-                decompress, decompressor, source, np.uint64(size), np.uint64(filtered.ctypes.data), np.uint64(filtered.size - PADDING)
-            )
-            if found != 0:
-                state = _SHORT if found == 2 else _LONG if found == 3 else _STREAM
-            elif not undo(filtered, out[k], pixel_bytes, strip, steps, masks):
-                state = _FILTER
-        status[k] = state
-
-
 def decode_files(files, out: np.ndarray, scratch: Scratch | None = None) -> np.ndarray:
     """Decode grayscale PNG files into the planes of an array. Releases the GIL; never raises for what a file holds.
 
@@ -293,16 +203,17 @@ def decode_files(files, out: np.ndarray, scratch: Scratch | None = None) -> np.n
     files : sequence of C bytes-like objects
         Encoded files: 1-D uint8 arrays, bytes or memory maps. Bytes behind IEND are tolerated.
     out : (C, H, W) uint8 or uint16
-        Plane k is written in full from file k. Every plane C-contiguous, such as a sample of a (B, C, H, W) batch. Files
-        must hold H x W pixels of 8 (uint8) or 16 (uint16) bits; a header that says otherwise is refused before any memory
-        is taken for it.
+        Plane k is written in full from file k. Every plane C-contiguous, such as a sample of a (B, C, H, W) batch.
+        Files must hold H x W pixels of 8 (uint8) or 16 (uint16) bits; a header that says otherwise is refused before
+        any memory is taken for it.
     scratch : Scratch, optional
         Of this size, used by this call alone. By default the thread's own.
 
     Returns
     -------
     (C,) int64
-        0 for a file that was decoded, else what :func:`status_text` puts into words. The plane of such a file is undefined.
+        0 for a file that was decoded, else what :func:`status_text` puts into words. The plane of such a file is
+        undefined.
 
     Raises
     ------
@@ -325,8 +236,8 @@ def decode_files(files, out: np.ndarray, scratch: Scratch | None = None) -> np.n
         raise ValueError(f"scratch is for (height, width, bits) = {scratch.key}, but out is {out.dtype}{out.shape}")
     arrays = [_bytes(data) for data in files]
     scratch.reserve(max(array.size for array in arrays))
-    status = np.full(channels, _NOT_DECODED, np.int64)
-    _decode(
+    status = np.full(channels, png_decode.NOT_DECODED, np.int64)
+    png_decode.decode(
         np.array([array.ctypes.data for array in arrays], np.uint64),
         np.array([array.size for array in arrays], np.int64),
         out.view(np.uint8),
@@ -362,10 +273,12 @@ def decode_site(files, out: np.ndarray, scratch: Scratch | None = None) -> None:
 def status_text(status: int, data, out: np.ndarray) -> str:
     """The words for a status of file ``data``, with the numbers that the compiled loop does not carry."""
     try:
-        found = header(_bytes(data)) if status in (_OTHER_KIND, _OTHER_SIZE) else verify(_bytes(data))
+        found = (
+            header(_bytes(data)) if status in (png_decode.OTHER_KIND, png_decode.OTHER_SIZE) else verify(_bytes(data))
+        )
     except PngError as error:
         return str(error)
-    if status in (_OTHER_KIND, _OTHER_SIZE):
+    if status in (png_decode.OTHER_KIND, png_decode.OTHER_SIZE):
         return (
             f"is {found.height} x {found.width} pixels (colour type {found.color_type}, bit depth {found.bit_depth}"
             f"{', interlaced' * found.interlaced}), but {out.shape[-2]} x {out.shape[-1]} pixels of "

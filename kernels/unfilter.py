@@ -1,9 +1,9 @@
 """Undo the row filters of a PNG, many rows at a time.
 
-A filtered byte needs its left, upper and upper-left neighbours already undone (PNG specification, 3rd edition,
-section 9), so neither a row nor a column can be done at once. An anti-diagonal can: byte ``t - r`` of row ``r``, for all
-rows ``r`` of a band, needs bytes ``t - 1 - r`` of rows ``r`` and ``r - 1``, which belong to earlier diagonals. One lane of
-a vector register is one row, and a step moves every lane one byte to the right::
+A filtered byte needs its left, upper and upper-left neighbours already undone (PNG specification, 3rd edition, section
+9), so neither a row nor a column can be done at once. An anti-diagonal can: byte ``t - r`` of row ``r``, for all rows
+``r`` of a band, needs bytes ``t - 1 - r`` of rows ``r`` and ``r - 1``, which belong to earlier diagonals. One lane of a
+vector register is one row, and a step moves every lane one byte to the right::
 
     row 0   . . . . . 5 . .          lane 0 of step 5: byte 5 of row 0
     row 1   . . . . 5 . . .          lane 1 of step 5: byte 4 of row 1
@@ -13,15 +13,15 @@ The left neighbour is the lane's own last result, the upper one is the last resu
 lane), and the upper-left one is the upper one of the step before, so all three stay in registers.
 
 A band is 16 rows, because shifting and transposing within 16 bytes is one instruction on every machine. A step of one
-band waits for about nine instructions in a row while the processor could do four at a time, so eight bands go side by side,
-each :func:`_lag` steps behind the one above it, by when the row that it needs is ready. A group of 128 rows is handled in three
-passes through two buffers that stay in the cache::
+band waits for about nine instructions in a row while the processor could do four at a time, so eight bands go side by
+side, each :func:`_lag` steps behind the one above it, by when the row that it needs is ready. A group of 128 rows is
+handled in three passes through two buffers that stay in the cache::
 
     filtered --copy--> strip --transpose--> steps --wave, in place--> steps --transpose--> strip --copy--> out
 
 *strip* holds 128 rows and the one above them with a margin of zeros at the left: what section 9.2 prescribes beyond the
-edge. *steps* holds one vector a step. Reading a row of the strip one byte further left than the row above it is the skew, so a
-transposition is of plain 16 x 16 tiles.
+edge. *steps* holds one vector a step. Reading a row of the strip one byte further left than the row above it is the
+skew, so a transposition is of plain 16 x 16 tiles.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-
 from rxrx_kernels import lanes
 
 __all__ = ["PADDING", "Workspace", "unfilter", "workspace"]
@@ -268,7 +267,11 @@ def unfilter(filtered: np.ndarray, out: np.ndarray, work: Workspace | None = Non
         raise ValueError(f"out must be (H, W) uint8 or uint16, C-contiguous and not empty, got {out.dtype}{out.shape}")
     size = out.itemsize
     height, row_bytes = out.shape[0], out.shape[1] * size
-    if filtered.shape != (height * (1 + row_bytes) + PADDING,) or filtered.dtype != np.uint8 or not filtered.flags.c_contiguous:
+    if (
+        filtered.shape != (height * (1 + row_bytes) + PADDING,)
+        or filtered.dtype != np.uint8
+        or not filtered.flags.c_contiguous
+    ):
         raise ValueError(
             f"filtered must be ({height * (1 + row_bytes) + PADDING},) uint8 for out {out.shape}, "
             f"got {filtered.dtype}{filtered.shape}"

@@ -85,7 +85,8 @@ class Dataset(torch.utils.data.Dataset):
     size : int, optional
         Pixels on a side. None takes images as they are stored; this version does not resize, so any other value must
         be the stored size.
-    dtype : {"float32", "uint8"}
+    dtype : {"float32", "float16", "uint8"}
+        "float16" is float32 rounded once, to nearest, and half the memory to write and to send.
         "uint8" gives raw pixels: geometry applies, normalisation does not.
     stats : PlateStats or path, optional
         By default those saved beside the data (``rxrx_fast_stats.npz``), and if there are none they are fitted over

@@ -23,7 +23,11 @@ from rxrx_fast.pipeline import Decoded
 __all__ = ["CpuDevice", "CudaDevice", "resolve"]
 
 #: Output types: raw pixels or normalised ones.
-DTYPES = {"uint8": (np.uint8, torch.uint8), "float32": (np.float32, torch.float32)}
+DTYPES = {
+    "uint8": (np.uint8, torch.uint8),
+    "float16": (np.float16, torch.float16),
+    "float32": (np.float32, torch.float32),
+}
 
 
 class CpuDevice:
@@ -55,7 +59,7 @@ class CpuDevice:
             Its stack is (B, C, H, W) uint8.
         views : list of Parameters
             One a view, see :class:`rxrx_fast.dataset.Parameters`.
-        dtype : {"uint8", "float32"}
+        dtype : {"uint8", "float16", "float32"}
 
         Returns
         -------

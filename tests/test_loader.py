@@ -132,6 +132,16 @@ def test_pixels_do_not_depend_on_threads_batches_or_memory_format(dataset):
     assert not all(torch.equal(other[site], expected[site]) for site in expected)
 
 
+def test_float16_is_float32_rounded_once(rxrx_root, stats, dataset):
+    """dtype="float16" gives the nearest float16 of each float32 value, in batches and in single samples."""
+    half = rx.Dataset(rxrx_root, stats=stats, augment=POLICY, dtype="float16")
+    expected, found = (by_site(rx.DataLoader(d, batch_size=8, shuffle=True)) for d in (dataset, half))
+    assert found.keys() == expected.keys()
+    for site, image in found.items():
+        assert image.dtype == torch.float16 and torch.equal(image, expected[site].half())
+    assert torch.equal(half[3][0], dataset[3][0].half())
+
+
 def test_channels_last_is_torchs_memory_format(dataset):
     """Delivered as torch means it: NCHW shape, NHWC strides."""
     images, _, _ = next(iter(rx.DataLoader(dataset, batch_size=4, channels_last=True)))
@@ -562,7 +572,7 @@ def test_report_tells_who_waited(dataset):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_gpu_batches_equal_cpu_batches(rxrx_root, stats, level, channels_last):
     """The same graph on the GPU: the same bits, raw and normalised."""
-    for dtype in ("float32", "uint8"):
+    for dtype in ("float32", "float16", "uint8"):
         dataset = rx.Dataset(rxrx_root, stats=stats, normalize=level, augment=POLICY, views=2, dtype=dtype)
         cpu, gpu = (
             rx.DataLoader(dataset, batch_size=10, shuffle=True, device=device, channels_last=channels_last)

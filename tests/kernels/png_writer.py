@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from itertools import pairwise
 
 import numpy as np
 
@@ -37,8 +38,10 @@ def filtered(pixels: np.ndarray, filters) -> np.ndarray:
     return np.concatenate([kinds[:, None], rows], axis=1).astype(np.uint8)
 
 
-def encoded(pixels, filters=4, *, level=6, pieces=None, before=b"", after=b"", strategy=zlib.Z_DEFAULT_STRATEGY) -> bytes:
-    """A whole file. ``pieces`` are the sizes of the IDAT chunks but the last; ``before``, ``after``: chunks around them."""
+def encoded(
+    pixels, filters=4, *, level=6, pieces=None, before=b"", after=b"", strategy=zlib.Z_DEFAULT_STRATEGY
+) -> bytes:
+    """A whole file. ``pieces``: sizes of the IDAT chunks but the last; ``before``, ``after``: chunks around them."""
     packer = zlib.compressobj(level, zlib.DEFLATED, 15, 9, strategy)
     stream = packer.compress(filtered(pixels, filters).tobytes()) + packer.flush()
     return container(image_header(*pixels.shape, 8 * pixels.itemsize), stream, pieces, before, after)
@@ -47,5 +50,5 @@ def encoded(pixels, filters=4, *, level=6, pieces=None, before=b"", after=b"", s
 def container(head: bytes, stream: bytes, pieces=None, before=b"", after=b"") -> bytes:
     """A file around a zlib stream."""
     ends = np.minimum(np.cumsum([0, *(pieces or ())]), len(stream)).tolist() + [len(stream)]
-    image_data = b"".join(chunk(b"IDAT", stream[a:b]) for a, b in zip(ends, ends[1:]))
+    image_data = b"".join(chunk(b"IDAT", stream[a:b]) for a, b in pairwise(ends))
     return SIGNATURE + head + before + image_data + after + chunk(b"IEND", b"")

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from rxrx_kernels import moments
 from rxrx_kernels.fused import fuse_site
 
@@ -71,10 +70,11 @@ def test_kernels_compile_to_ptx(capability):
     from rxrx_kernels import cuda
 
     compiled = cuda.ptx(capability)
-    assert set(compiled) == {"fuse", "move", "count"}
+    assert set(compiled) == {"fuse", "fuse_half", "move", "count"}
     for name, text in compiled.items():
         assert f".target sm_{capability[0]}{capability[1]}" in text
         assert ".f64" not in text and "fma.rn" not in text, name
+    assert "cvt.rn.f16.f32" in compiled["fuse_half"]
     assert "sub.rn.f32" in compiled["fuse"] or "sub.f32" in compiled["fuse"]
 
 
@@ -90,6 +90,8 @@ def test_gpu_equals_cpu():
     on_gpu = [torch.from_numpy(a).cuda() for a in (stack, codes, center, scale)]
     out = torch.empty(stack.shape, dtype=torch.float32, device="cuda")
     cuda.fuse_batch(on_gpu[0], out, *on_gpu[1:])
+    half = torch.empty(stack.shape, dtype=torch.float16, device="cuda")
+    cuda.fuse_batch(on_gpu[0], half, *on_gpu[1:])
     counts = torch.zeros((16, 6, 256), dtype=torch.int32, device="cuda")
     cuda.histogram_batch(on_gpu[0], counts)
     torch.cuda.synchronize()
@@ -97,4 +99,5 @@ def test_gpu_equals_cpu():
         expected = np.empty((6, 512, 512), np.float32)
         fuse_site(stack[b], expected, int(codes[b]), center[b], scale[b])
         np.testing.assert_array_equal(out[b].cpu().numpy(), expected)
+        np.testing.assert_array_equal(half[b].cpu().numpy(), expected.astype(np.float16))
         np.testing.assert_array_equal(counts[b].cpu().numpy(), moments.histogram(stack[b]))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rxrx_kernels.fused import TURNS, compose, fuse_site, source
 
 
@@ -35,7 +34,7 @@ def test_raw_pixels_are_moved_exactly(stack, code):
 @settings(max_examples=60, deadline=None)
 @given(stacks, st.integers(0, 7), st.integers(0, 2**32 - 1))
 def test_normalised_pixels_match_float64(stack, code, seed):
-    """Within two roundings of the float64 value, and bit-equal to the documented float32 order of operations."""
+    """Two roundings of the float64 value, bit-equal to the documented float32 order of operations, and its float16."""
     rng = np.random.default_rng(seed)
     center = rng.uniform(0, 255, len(stack)).astype(np.float32)
     scale = rng.uniform(1e-3, 10, len(stack)).astype(np.float32)
@@ -44,6 +43,9 @@ def test_normalised_pixels_match_float64(stack, code, seed):
     fuse_site(stack, out, code, center, scale)
     m, s = center[:, None, None], scale[:, None, None]
     np.testing.assert_array_equal(out, (moved.astype(np.float32) - m) * s)
+    half = np.empty(moved.shape, np.float16)
+    fuse_site(stack, half, code, center, scale)
+    np.testing.assert_array_equal(half, out.astype(np.float16))
     exact = (moved.astype(np.float64) - m) * s.astype(np.float64)
     np.testing.assert_allclose(out, exact, rtol=2**-22, atol=0)
 

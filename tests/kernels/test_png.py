@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
 from rxrx_kernels import png
 
 
@@ -61,7 +60,10 @@ def chunk(kind, body):
         (b"GIF89a" + bytes(40), "not a PNG"),
         (png.SIGNATURE + chunk(b"IDAT", b"x" * 20), "header"),
         (png.SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 5, 8, 0, 0, 0, 0)), "not valid"),
-        (png.SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 5, 8, 0, 0, 0, 0)) + chunk(b"IEND", b""), "no image data"),
+        (
+            png.SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 5, 8, 0, 0, 0, 0)) + chunk(b"IEND", b""),
+            "no image data",
+        ),
     ],
 )
 def test_reasons_are_said(data, reason):

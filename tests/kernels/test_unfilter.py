@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from png_writer import filtered
-
 from rxrx_kernels.unfilter import PADDING, unfilter, workspace
 
 
@@ -48,7 +47,11 @@ def test_each_filter_alone(kind, dtype):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.integers(1, 300), st.integers(1, 300), st.sampled_from([np.uint8, np.uint16]), st.integers(0, 2**32), st.floats(0.01, 1)
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from([np.uint8, np.uint16]),
+    st.integers(0, 2**32),
+    st.floats(0.01, 1),
 )
 def test_mixed_filters_at_any_size(height, width, dtype, seed, spread):
     """Filtering and undoing it is the identity, whatever the filter of each row."""

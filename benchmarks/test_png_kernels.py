@@ -1,0 +1,121 @@
+"""Decoding of one site's six PNG files on one core: each step alone, the whole, and what else decodes PNG.
+
+pytest benchmarks/test_png_kernels.py --benchmark-only --benchmark-columns=min,median,rounds
+
+Every row is one site, six files of 512 x 512; divide by six for a channel. Each round decodes another of the sites, so
+that neither files nor branches are remembered. Ratios hold within one run only.
+"""
+
+import ctypes
+import io
+import itertools
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rxrx_kernels import inflate, png, unfilter
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "rxrx1-kaggle-2023"
+SITES, SIZE = 20, 512
+
+
+@pytest.fixture(scope="module")
+def sites():
+    """Lists of six encoded files: real ones where they are, else noise of a cell's smoothness as Pillow writes it."""
+    paths = sorted(REAL.rglob("*.png"))[: 6 * SITES]
+    files = [np.fromfile(path, np.uint8) for path in paths] or [_generated(seed) for seed in range(6 * SITES)]
+    return [files[k : k + 6] for k in range(0, len(files), 6)]
+
+
+def _generated(seed):
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 120, (24, 24), np.uint8)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    pixels = np.clip(np.asarray(coarse) + rng.normal(0, 1 + seed % 4, (SIZE, SIZE)), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=9)
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def stream_of(data):
+    """The zlib stream of a file."""
+    data, position, pieces = data.tobytes(), 8, []
+    while position < len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if data[position + 4 : position + 8] == b"IDAT":
+            pieces.append(data[position + 8 : position + 8 + length])
+        position += 12 + length
+    return b"".join(pieces)
+
+
+def measure(benchmark, function, items):
+    """One site a round, the next site each time."""
+    turn = itertools.cycle(items)
+    function(next(turn))
+    benchmark.pedantic(function, setup=lambda: ((next(turn),), {}), rounds=3 * len(items), warmup_rounds=len(items))
+
+
+@pytest.mark.benchmark(group="png: six channels, one core")
+class TestPng:
+    def test_inflate_libdeflate(self, benchmark, sites):
+        """libdeflate alone, the floor of every decoder that uses it."""
+        library = inflate._library()
+        call, target = library.libdeflate_zlib_decompress, np.empty(SIZE * (SIZE + 1), np.uint8)
+        keep = inflate.Decompressor()
+        work = ctypes.c_void_p(keep.address)
+
+        def all_six(streams):
+            for data in streams:
+                sizes = ctypes.c_size_t(len(data)), ctypes.c_void_p(target.ctypes.data), ctypes.c_size_t(target.size)
+                assert call(work, data, *sizes, None) == 0
+
+        measure(benchmark, all_six, [[stream_of(data) for data in files] for files in sites])
+
+    def test_unfilter(self, benchmark, sites):
+        """The unfilter alone."""
+        padding = bytes(unfilter.PADDING)
+        rows = [[np.frombuffer(zlib.decompress(stream_of(f)) + padding, np.uint8) for f in files] for files in sites]
+        out, work = np.empty((SIZE, SIZE), np.uint8), unfilter.workspace(SIZE, 1)
+        measure(benchmark, lambda six: [unfilter.undo(one, out, 1, *work) for one in six], rows)
+
+    def test_decode_site(self, benchmark, sites):
+        """Container, CRC-32, inflate, Adler-32 and unfilter, into one array."""
+        out = np.empty((6, SIZE, SIZE), np.uint8)
+        measure(benchmark, lambda files: png.decode_site(files, out), sites)
+
+    def test_cv2(self, benchmark, sites):
+        """OpenCV on one thread."""
+        cv2 = pytest.importorskip("cv2")
+        cv2.setNumThreads(1)
+        measure(benchmark, lambda files: [cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) for data in files], sites)
+
+    def test_pillow(self, benchmark, sites):
+        """Pillow, from memory."""
+        encoded = [[data.tobytes() for data in files] for files in sites]
+        measure(benchmark, lambda files: [np.asarray(Image.open(io.BytesIO(data))) for data in files], encoded)
+
+    def test_dali(self, benchmark, sites):
+        """DALI's decoder on one thread, without prefetching; its pipeline's own cost is shared by six files a run."""
+        dali = pytest.importorskip("nvidia.dali")
+        turn = itertools.cycle(sites)
+        pipe = dali.Pipeline(
+            batch_size=6, num_threads=1, device_id=None, prefetch_queue_depth=1, exec_async=False, exec_pipelined=False
+        )
+        with pipe:
+            encoded = dali.fn.external_source(source=lambda: next(turn), no_copy=True, dtype=dali.types.UINT8, ndim=1)
+            pipe.set_outputs(dali.fn.decoders.image(encoded, output_type=dali.types.GRAY))
+        pipe.build()
+        measure(benchmark, lambda _: pipe.run(), sites)
+
+
+@pytest.mark.parametrize("threads", sorted({1, 2, os.cpu_count() or 1}))
+@pytest.mark.benchmark(group="png: all sites, threads")
+def test_threads(benchmark, sites, threads):
+    """A pool of threads, a site a task: whether cores add up."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    out = np.empty((len(sites), 6, SIZE, SIZE), np.uint8)
+    with ThreadPoolExecutor(threads) as pool:
+        benchmark.pedantic(lambda: list(pool.map(png.decode_site, sites, out)), rounds=10, warmup_rounds=2)
