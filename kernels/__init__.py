@@ -2,15 +2,19 @@
 
 The package knows nothing of any data set or loader: it takes and returns arrays.
 
-=================  ==========================================================================
-module             what it holds
-=================  ==========================================================================
-``png``            the PNG container: header, chunk and CRC-32 checks
-``fused``          turn, flip, normalise and cast in one pass over the pixels (CPU and CUDA)
-``moments``        256-bin histograms a channel, and the statistics that follow from them
-=================  ==========================================================================
+================  ===========================================================================
+module            what it holds
+================  ===========================================================================
+``png``           grayscale PNG files: container, CRC-32 checks, decoding into a batch
+``png_decode``    the compiled loop over a site's files
+``inflate``       libdeflate, called from compiled code
+``unfilter``      PNG row filters undone along a wavefront, 128 rows at once
+``lanes``         vectors of 128 bytes as a Numba type
+``fused``         turn, flip, normalise and cast in one pass over the pixels
+``moments``       256-bin histograms a channel, and the statistics that follow from them
+``cuda``          the CUDA launchers of ``fused`` and ``moments``; needs ``numba-cuda``
+================  ===========================================================================
 
 Every kernel is one plain Python function a pixel. :func:`numba.njit` makes the CPU version of it and
-:mod:`numba.cuda` compiles the same function for the GPU, so both agree by construction. CUDA launchers are
-imported from ``rxrx_kernels.cuda``, which needs ``numba-cuda``.
+:mod:`numba.cuda` compiles the same function for the GPU, so both agree by construction.
 """
