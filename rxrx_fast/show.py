@@ -97,7 +97,7 @@ def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -
     here = [c for c in range(1, total + 1) if row["present"] >> (c - 1) & 1]
     if not here:
         raise DataError(f"site {row['site_id']} has no image under {catalog.root}")
-    stack = FileStore(catalog.take([position]), here).decode(0)
+    stack = FileStore(catalog.take([position]), here).pixels(0)
     planes = np.zeros((total, *stack.shape[1:]), np.uint8)
     planes[[c - 1 for c in here]] = stack
     low, high = np.percentile(planes, (_LOW, _HIGH), axis=(1, 2))
@@ -141,7 +141,7 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
         stats = _statistics(catalog, chosen, quiet)
     groups, mean, std = stats.normalizer(Normalize("plate"), chosen)
     store = FileStore(chosen, range(1, total + 1))
-    raw = np.stack([store.decode(i) for i in range(len(chosen))]).astype(np.float32)
+    raw = np.stack([store.pixels(i) for i in range(len(chosen))]).astype(np.float32)
     done = (raw - mean[groups][:, :total, None, None]) / std[groups][:, :total, None, None]
 
     count, side, curves = len(chosen), 2.3, 3.2
