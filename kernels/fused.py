@@ -197,5 +197,8 @@ def fuse_site(stack, out, code, center, scale):
     for name, row in (("center", center), ("scale", scale)):
         if row.shape != (channels,) or row.dtype != np.float32:
             raise ValueError(f"{name} must be ({channels},) float32, got {row.dtype}{row.shape}")
+    # Read-only, as DALI's arrays are: Numba compiles a function of its own for either kind.
+    stack = stack.view()
+    stack.flags.writeable = False
     kernel = _SITE_KERNELS[out.dtype]
     kernel(stack, out.view(np.uint16) if out.dtype == np.float16 else out, int(code), center, scale)

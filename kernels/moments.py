@@ -55,6 +55,9 @@ def histogram(stack: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray
         counts = np.zeros((stack.shape[0], BINS), np.int64)
     elif counts.shape != (stack.shape[0], BINS) or counts.dtype != np.int64:
         raise ValueError(f"counts must be ({stack.shape[0]}, {BINS}) int64, got {counts.dtype}{counts.shape}")
+    # Read-only, as DALI's arrays are: Numba compiles a function of its own for either kind.
+    stack = stack.view()
+    stack.flags.writeable = False
     _histogram(stack, counts)
     return counts
 

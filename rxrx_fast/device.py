@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from rxrx_kernels import moments
+from rxrx_kernels import inflate, moments, png
 from rxrx_kernels.fused import fuse_site
 
 from rxrx_fast.buffers import Buffers
@@ -49,6 +49,20 @@ class CpuDevice:
     def __init__(self, pool: ThreadPoolExecutor, buffers: Buffers, meter: Meter, channels_last: bool = False):
         self._pool, self._buffers, self._meter = pool, buffers, meter
         self._channels_last = channels_last
+
+    @staticmethod
+    def warm_up(dtype: str, channels_last: bool) -> None:
+        """Compile the kernels, or load them from the cache, so that the first batch does not wait for it.
+
+        That takes seconds once after an installation, and some tenths of a second in every process.
+        """
+        stack, row = np.zeros((2, 8, 8), np.uint8), np.ones(2, np.float32)
+        out = np.zeros((8, 8, 2), DTYPES[dtype][0])
+        out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 8, 8)
+        fuse_site(stack, out, 0, row, row)
+        moments.histogram(stack)
+        if inflate.available():
+            png.decode_files([b"", b""], stack)
 
     def finish(self, decoded: Decoded, views, dtype: str):
         """Make the output tensors of a batch.

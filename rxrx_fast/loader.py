@@ -149,6 +149,8 @@ class DataLoader:
         self.device = torch.device("cpu") if self._device_index is None else torch.device("cuda", self._device_index)
         self._channels_last = bool(channels_last)
         self._prefetch, self._on_error, self._max_errors = int(prefetch_factor), on_error, int(max_errors)
+        if self._device_index is None:
+            CpuDevice.warm_up(dataset.dtype, self._channels_last)
         self.rank, self.world_size = _ranks(rank, world_size)
         self.num_threads = _threads(num_threads or num_workers or None)
         self._epoch, self._position, self._started = 0, 0, False
