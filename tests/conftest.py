@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,39 @@ def rxrx_root(tmp_path_factory) -> Path:
 def real_root() -> Path:
     """The real Kaggle 2023 sample."""
     return REAL / "rxrx1-kaggle-2023"
+
+
+@pytest.fixture(scope="session")
+def stats(rxrx_root):
+    """Statistics of the generated data set."""
+    import rxrx_fast as rx
+
+    return rx.PlateStats.fit(rx.Catalog.read(rxrx_root), quiet=True)
+
+
+@pytest.fixture
+def dataset(rxrx_root, stats):
+    """The generated data set, normalised by plate and augmented in every way."""
+    from loading import POLICY
+
+    import rxrx_fast as rx
+
+    return rx.Dataset(rxrx_root, stats=stats, augment=POLICY)
+
+
+@pytest.fixture
+def copy(rxrx_root, tmp_path):
+    """The generated data set's root, to be damaged."""
+    root = tmp_path / "copy"
+    shutil.copytree(rxrx_root, root)
+    return root
+
+
+@pytest.fixture(params=["rxrx_kernels", "DALI"])
+def decoder(request, monkeypatch):
+    """Who decodes PNG: this project's kernels, or DALI, as for every other format."""
+    from rxrx_fast.stores import FileStore
+
+    if request.param == "DALI":
+        monkeypatch.setattr(FileStore, "decodes", False, raising=True)
+    return request.param

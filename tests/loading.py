@@ -1,0 +1,32 @@
+"""What the tests of the loader share."""
+
+import threading
+import time
+
+import rxrx_fast as rx
+
+#: Every kind of draw that there is.
+POLICY = rx.Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=0.1)
+
+
+def threads():
+    """The loader's threads that are alive."""
+    return [t for t in threading.enumerate() if t.name.startswith("rxrx_fast")]
+
+
+def assert_no_threads():
+    """They are gone, or go within seconds."""
+    end = time.monotonic() + 20
+    while threads() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not threads()
+
+
+def by_site(loader):
+    """{site_index: image or views} over one epoch, as copies."""
+    found = {}
+    for images, labels, meta in loader:
+        for i, site in enumerate(meta["site_index"].tolist()):
+            assert site not in found
+            found[site] = tuple(v[i].clone() for v in images) if isinstance(images, tuple) else images[i].clone()
+    return found
