@@ -174,7 +174,7 @@ def fuse_site(stack, out, code, center, scale):
     code : int
         Geometry, 0 to 7.
     center, scale : (C,) float32
-        Ignored for uint8 output.
+        None for uint8 output.
 
     Raises
     ------

@@ -220,9 +220,8 @@ class Dataset(torch.utils.data.Dataset):
         images = []
         for view in self.parameters(np.array([index]), self.seed, self.epoch):
             image = np.empty(stack.shape, kind)
-            if self.dtype == "uint8":
-                center = scale = np.zeros((1, 0), np.float32)
-            else:
+            center = scale = [None]
+            if self.dtype != "uint8":
                 center, scale = view.resolve(moments.histogram(stack)[None] if view.per_site else None)
             fuse_site(stack, image, int(view.codes[0]), center[0], scale[0])
             images.append(torch.from_numpy(image))

@@ -87,9 +87,10 @@ class CpuDevice:
         counts = None
         if kind is not np.uint8 and any(view.per_site for view in views):
             counts = np.stack(list(self._pool.map(partial(timed, "finish", moments.histogram), stack)))
+        raw = [None] * batch
         outputs, tasks = [], []
         for view in views:
-            center, scale = view.resolve(counts) if kind is not np.uint8 else (_NOTHING, _NOTHING)
+            center, scale = view.resolve(counts) if kind is not np.uint8 else (raw, raw)
             if self._channels_last:
                 array = self._buffers.take((batch, height, width, channels), kind)
                 planes, tensor = array.transpose(0, 3, 1, 2), torch.from_numpy(array).permute(0, 3, 1, 2)
@@ -98,9 +99,8 @@ class CpuDevice:
                 tensor = torch.from_numpy(array)
             outputs.append(tensor)
             for b in range(batch):
-                rows = (center[b], scale[b]) if kind is not np.uint8 else (_NOTHING, _NOTHING)
-                site = (stack[b], planes[b], int(view.codes[b]))
-                tasks.append(self._pool.submit(timed, "finish", fuse_site, *site, *rows))
+                site = (stack[b], planes[b], int(view.codes[b]), center[b], scale[b])
+                tasks.append(self._pool.submit(timed, "finish", fuse_site, *site))
             del planes, array, tensor, site
         for task in tasks:
             task.result()
@@ -115,8 +115,6 @@ class CpuDevice:
         """Nothing is in flight."""
 
 
-_NOTHING = np.zeros(0, np.float32)
-
 # Batches whose kernels may be queued and not done; more would only hold memory.
 _IN_FLIGHT = 3
 
@@ -129,12 +127,11 @@ class CudaDevice:
     """
 
     def __init__(self, index: int, channels_last: bool = False):
-        import cupy
         from numba import cuda
         from rxrx_kernels import cuda as kernels
 
         self.id = index
-        self._cupy, self._cuda, self._kernels = cupy, cuda, kernels
+        self._cuda, self._kernels = cuda, kernels
         self._channels_last = channels_last
         self._device = torch.device("cuda", index)
         self._stream = torch.cuda.Stream(self._device)
