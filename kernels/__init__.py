@@ -11,6 +11,7 @@ module            what it holds
 ``unfilter``      PNG row filters undone along a wavefront, 128 rows at once
 ``lanes``         vectors of 128 bytes as a Numba type
 ``fused``         turn, flip, normalise and cast in one pass over the pixels
+``fused_lines``   the same for contiguous planes, sixteen pixels a step
 ``moments``       256-bin histograms a channel, and the statistics that follow from them
 ``cuda``          the CUDA launchers of ``fused`` and ``moments``; needs ``numba-cuda``
 ================  ===========================================================================

@@ -56,9 +56,9 @@ class CpuDevice:
 
         That takes seconds once after an installation, and some tenths of a second in every process.
         """
-        stack, row = np.zeros((2, 8, 8), np.uint8), np.ones(2, np.float32)
-        out = np.zeros((8, 8, 2), DTYPES[dtype][0])
-        out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 8, 8)
+        stack, row = np.zeros((2, 16, 16), np.uint8), np.ones(2, np.float32)
+        out = Buffers(1).take((16, 16, 2), DTYPES[dtype][0])
+        out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 16, 16)
         fuse_site(stack, out, 0, row, row)
         moments.histogram(stack)
         if inflate.available():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rxrx_kernels import fused_lines
 from rxrx_kernels.fused import TURNS, compose, fuse_site, source
 
 
@@ -48,6 +49,46 @@ def test_normalised_pixels_match_float64(stack, code, seed):
     np.testing.assert_array_equal(half, out.astype(np.float16))
     exact = (moved.astype(np.float64) - m) * s.astype(np.float64)
     np.testing.assert_allclose(out, exact, rtol=2**-22, atol=0)
+
+
+def aligned(shape, dtype, margin=64):
+    """An array on a page, and the bytes before and behind it."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    block = np.full(size + 4096 + 2 * margin, 0xAB, np.uint8)
+    start = margin + -(block.ctypes.data + margin) % 4096
+    around = block[start - margin : start], block[start + size : start + size + margin]
+    return block[start : start + size].view(dtype).reshape(shape), around
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14)),
+    st.integers(0, 7),
+    st.sampled_from([np.uint8, np.float16, np.float32]),
+    st.integers(0, 40),
+    st.integers(0, 2**32 - 1),
+)
+def test_line_kernels_are_the_pixel_kernels(steps, code, dtype, gap, seed):
+    """Sixteen pixels at once, for any multiple of sixteen, any row pitch: the same bits, and no byte beside them."""
+    rng = np.random.default_rng(seed)
+    channels, height, width = steps[0], 16 * steps[1], 16 * steps[2]
+    stack = rng.integers(0, 256, (channels, height, width + gap), dtype=np.uint8)[:, :, gap // 2 : gap // 2 + width]
+    center = rng.uniform(0, 255, channels).astype(np.float32)
+    scale = rng.uniform(-10, 10, channels).astype(np.float32)
+    moved = reference(stack, code)
+    out, around = aligned(moved.shape, dtype)
+    assert fused_lines.fits(stack, out)
+    fuse_site(stack, out, code, center, scale)
+    expected = moved if dtype == np.uint8 else (moved.astype(np.float32) - center[:, None, None]) * scale[:, None, None]
+    np.testing.assert_array_equal(out, expected.astype(dtype))
+    assert all((side == 0xAB).all() for side in around)
+    # The same through the kernel for any strides, which a shifted output needs.
+    shifted = np.empty(out.nbytes + 1, np.uint8)[1:].view(np.uint8)[: out.nbytes]
+    if dtype == np.uint8:
+        shifted = shifted.reshape(out.shape)
+        assert not fused_lines.fits(stack, shifted)
+        fuse_site(stack, shifted, code, None, None)
+        np.testing.assert_array_equal(shifted, out)
 
 
 @settings(max_examples=20, deadline=None)
