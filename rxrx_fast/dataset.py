@@ -15,6 +15,7 @@ import torch
 from rxrx_kernels import moments
 from rxrx_kernels.fused import fuse_site
 
+from rxrx_fast.buffers import Buffers
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.device import DTYPES
 from rxrx_fast.errors import DataError, UsageError
@@ -219,7 +220,7 @@ class Dataset(torch.utils.data.Dataset):
         kind, _ = DTYPES[self.dtype]
         images = []
         for view in self.parameters(np.array([index]), self.seed, self.epoch):
-            image = np.empty(stack.shape, kind)
+            image = Buffers(0).take(stack.shape, kind)  # aligned, for the kernel
             center = scale = [None]
             if self.dtype != "uint8":
                 center, scale = view.resolve(moments.histogram(stack)[None] if view.per_site else None)
