@@ -6,7 +6,6 @@ Run with ``make bench``. The floor of the fused kernel is the time to write its 
 import numpy as np
 import pytest
 import torch
-
 from rxrx_kernels import moments
 from rxrx_kernels.fused import TURNS, fuse_site
 

@@ -2,8 +2,8 @@
 
 What :mod:`rxrx_kernels.fused` says pixel by pixel, in the form that memory likes best. A batch is larger than any
 cache, so an ordinary store first reads the line that it is about to overwrite; a non-temporal store of a whole line
-does not, which saves a third of the traffic. Compilers do not vectorise loops with such stores, so the steps are written as LLVM
-vectors of sixteen lanes, which every instruction set has or is given by LLVM.
+does not, which saves nearly half of the traffic. Compilers do not vectorise loops with such stores, so the steps are
+written as LLVM vectors of sixteen lanes, which LLVM maps to whatever the processor has.
 
 A turned plane is read in blocks of 8 x 8 bytes, each transposed in eight 64-bit words by swapping halves of words three
 times (Warren, "Hacker's Delight", 2nd edition, section 7-3), into a strip of lines that stays in the L1 cache.
