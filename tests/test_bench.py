@@ -1,6 +1,8 @@
 """The race: the same work for all, an honest clock, and results that can be read by people and programs."""
 
 import json
+import sys
+import tempfile
 import time
 
 import numpy as np
@@ -68,6 +70,33 @@ def test_everyone_augments(name, catalog, stats):
     assert len(seen) >= 7, seen
     assert np.ptp(factors) > JITTER
     assert 1 - JITTER - 1e-3 <= min(factors) and max(factors) <= 1 + JITTER + 1e-3
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_two_workers_share_the_sites_out(name, catalog, stats):
+    """Each of two passes over a list of eight, by two workers or threads, has every site once, in whatever order."""
+    work = Work.of(catalog.take(range(8)), stats, batch_size=2, threads=2, augment=False)
+    made = contestant(name)(work)
+    references = np.stack([work.reference(site) for site in range(8)])
+    try:
+        for _ in range(2):
+            images = torch.cat([images.clone() for images in made.batches(4)]).numpy()
+            sites = [int(np.abs(references - image).mean((1, 2, 3)).argmin()) for image in images]
+            assert sorted(sites) == list(range(8))
+            np.testing.assert_allclose(images, references[sites], 1e-4, 1e-4)
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_more_workers_than_sites(name, catalog, stats):
+    """The number of batches is right even where some workers have no site of their own."""
+    made = contestant(name)(Work.of(catalog.take(range(2)), stats, batch_size=2, threads=3))
+    try:
+        assert sum(len(images) for images in made.batches(3)) == 6
+    finally:
+        made.close()
 
 
 def test_the_check_refuses_other_work(catalog, stats):
@@ -198,9 +227,58 @@ def test_a_missing_package_is_listed(monkeypatch, rxrx_root):
 
     monkeypatch.setattr(bench, "load", load)
     result = bench.run(rxrx_root, peers=True, sites=4, batch_size=2, threads=1, rounds=1, seconds=0.05, quiet=True)
-    assert [row["name"] for row in result["not_run"]] == ["torch DataLoader + cv2", "DALI"]
+    assert [row["name"] for row in result["not_run"]] == [
+        name for module, (name, _) in peers.PEERS.items() if module != "torch_pil"
+    ]
     assert "not run: No module named 'dali'" in report.table(result)
     assert result["results"][-1]["name"] == "torch DataLoader + PIL"
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("spdl_pipeline", "spdl"), ("webdataset_tar", "webdataset"), ("litdata_chunks", "litdata"),
+     ("monai_loader", "monai"), ("monai_cache", "monai")],
+)  # fmt: skip
+def test_the_reason_says_what_to_install(monkeypatch, module, package):
+    """Without its package, loading a peer is an ImportError that names the package and the extra."""
+    hidden = [package, *(name for name in sys.modules if name.startswith(f"{package}."))]
+    for name in hidden:
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in peers.PEERS:
+        monkeypatch.delitem(sys.modules, f"{peers.__name__}.{name}", raising=False)
+    with pytest.raises(ImportError, match=rf"{package}.*; install rxrx-fast\[peers\]"):
+        peers.load(module)
+
+
+def test_names_in_the_list_are_the_contestants():
+    """A peer has the same name whether it ran or not, and other work is marked by names that exist."""
+    names = {name for name, _ in peers.PEERS.values()}
+    assert set(peers.OTHER_WORK) <= names
+    for module, (name, _) in peers.PEERS.items():
+        try:
+            assert peers.load(module).name == name
+        except ImportError:
+            continue
+
+
+def test_other_work_is_marked(raced):
+    """A row that had less to do says so in its line, and the table says why."""
+    result = json.loads((raced / "race.json").read_text())
+    name, reason = next(iter(peers.OTHER_WORK.items()))
+    result["results"] = [*result["results"][:2], {**result["results"][1], "name": name}]
+    lines = report.table(result).splitlines()
+    assert [line.split("  ")[0] for line in lines if line.endswith("  other work")] == [name]
+    assert f"other work, {name}: {reason}" in lines
+
+
+def test_repacked_files_are_removed(catalog, stats, monkeypatch, tmp_path):
+    """Peers that repack leave nothing in the temporary folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("webdataset_tar", "litdata_chunks"):
+        made = contestant(name)(Work.of(catalog.take(range(4)), stats, batch_size=2, threads=1))
+        assert list(tmp_path.iterdir())
+        made.close()
+        assert not list(tmp_path.iterdir()), name
 
 
 def test_without_peers_only_our_rows_run(rxrx_root):

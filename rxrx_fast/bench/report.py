@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from rxrx_fast.bench.peers import OTHER_WORK
 from rxrx_fast.errors import DataError
 
 __all__ = ["draw", "table", "write_json"]
@@ -30,8 +31,11 @@ def table(result: dict) -> str:
     for row in rows:
         spread = f"{row['min']:.1f} to {row['max']:.1f}"
         ratio = "" if row is rows[0] else f"{ours / row['sites_per_s']:.2f}x"
-        lines.append(f"{row['name']:{width}}  {row['sites_per_s']:8.1f}  {spread:>15}  {ratio:>12}".rstrip())
+        mark = "  other work" if row["name"] in OTHER_WORK else ""
+        lines.append(f"{row['name']:{width}}  {row['sites_per_s']:8.1f}  {spread:>15}  {ratio:>12}{mark}".rstrip())
     lines += [f"{row['name']:{width}}  not run: {row['reason']}" for row in result["not_run"]]
+    others = [row["name"] for row in rows if row["name"] in OTHER_WORK]
+    lines += ["", *(f"other work, {name}: {OTHER_WORK[name]}" for name in others)] if others else []
     stages = result["report"]["stages_s"]
     total = sum(stages.values())
     if total:
@@ -58,7 +62,7 @@ def draw(result: dict, path: str | os.PathLike) -> Path:
 
     rows = result["results"]
     ours = rows[0]["sites_per_s"]
-    names = [row["name"].replace(" in torch", "\nin torch") for row in rows]
+    names = [row["name"].replace(" in torch", "\nin torch").replace(" (", "\n(") for row in rows]
     rates = [row["sites_per_s"] for row in rows]
     below = [row["sites_per_s"] - row["min"] for row in rows]
     above = [row["max"] - row["sites_per_s"] for row in rows]
