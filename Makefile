@@ -3,6 +3,7 @@
 #   make demo      install, then run the main job on generated data
 #   make test      install, then run the tests
 #   make bench     install, then benchmark the kernels
+#   make throughput, make reading   where the time of a batch goes, and what reading files costs
 #   make install   install into .venv
 #
 # EXTRA picks the build for this machine: cpu, cuda12 or cuda13. By default the GPU driver decides.
@@ -17,7 +18,7 @@ EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda1
 TESTED := $(EXTRA),test,bench$(if $(filter cpu,$(EXTRA)),$(comma)ptx)
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: install demo test bench clean
+.PHONY: install demo test bench throughput reading clean
 
 install: $(VENV)/.installed-$(EXTRA)
 demo: install
@@ -28,6 +29,9 @@ test: $(VENV)/.tested-$(EXTRA)
 
 bench: $(VENV)/.tested-$(EXTRA)
 	$(VENV)/bin/python -m pytest benchmarks --benchmark-only $(ARGS)
+
+throughput reading: $(VENV)/.tested-$(EXTRA)
+	$(VENV)/bin/python benchmarks/$@.py $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rxrx_fast needs Python 3.10 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -1,0 +1,95 @@
+"""What the benchmark scripts share: threads' own clocks, rounds in turns, results as JSON, and the look of a chart."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rxrx_fast.bench import machine, write_json
+from rxrx_fast.show import save
+
+# As in the race's chart (rxrx_fast/bench/report.py).
+OURS, THEIRS, INK, FAINT = "#0b7a75", "#b8bec7", "#1d2733", "#5c6b7a"
+#: Colours that are told apart next to each other, the most important one first.
+SERIES = (OURS, "#d9822b", "#3f6fb5", "#b0447a", "#7a8b2c", INK)
+
+
+def spread(runs: Sequence[float]) -> dict:
+    """The rounds of one value: median, min, max and all of them."""
+    return {"median": statistics.median(runs), "min": min(runs), "max": max(runs), "runs": list(runs)}
+
+
+def in_turns(measures: Sequence[Callable[[], object]], rounds: int) -> list[list]:
+    """Call every function once a round; returns each one's results.
+
+    Every round starts with another one: what a machine does now and then, or who runs after whom, then hits nobody in
+    particular.
+    """
+    results: list[list] = [[] for _ in measures]
+    for number in range(rounds):
+        for step in range(len(measures)):
+            turn = (number + step) % len(measures)
+            results[turn].append(measures[turn]())
+    return results
+
+
+def thread_clock(native_id: int | str = "self") -> tuple[float, float]:
+    """Seconds that a thread has run on a core, and seconds that it was ready and waited for one; (0, 0) if it is over.
+
+    What is left of the time since its start it slept: for the GIL, a lock, work or a disk.
+    """
+    path = "/proc/thread-self/schedstat" if native_id == "self" else f"/proc/self/task/{native_id}/schedstat"
+    try:
+        ran, ready, _ = Path(path).read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return 0.0, 0.0
+    return int(ran) / 1e9, int(ready) / 1e9
+
+
+def thread_counts() -> list[int]:
+    """Numbers of threads to try: 1, 2, 4 and so on up to the cores, the cores, and twice as many."""
+    cores = machine.usable_cores()
+    return sorted({*(2**k for k in range(cores.bit_length())), cores, 2 * cores})
+
+
+def header(name: str, parameters: dict) -> dict:
+    """What every result begins with."""
+    return {
+        "benchmark": name,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": machine.commit(),
+        "machine": machine.describe(),
+        # Others at work on the same machine show here.
+        "load_average": list(os.getloadavg()),
+        "parameters": parameters,
+    }
+
+
+def write(result: dict, figures: dict[str, object], out: str | os.PathLike) -> None:
+    """Write ``<benchmark>.json`` and the figures, by name, into a folder, and say so."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [write_json(result, out / f"{result['benchmark']}.json")]
+    paths += [save(figure, out / f"{name}.png") for name, figure in figures.items()]
+    print("written:", ", ".join(map(str, paths)))
+
+
+def new_figure(width: float, height: float):
+    """An empty figure; it belongs to no window and no global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def dress(axes, title: str, below: str = "", xlabel: str = "", ylabel: str = "") -> None:
+    """Give axes the look of the race's chart: title and remark at the left, no box, faint scales."""
+    axes.set_title(title, loc="left", color=INK, fontsize=12, pad=10 + 12 * len(below.splitlines()))
+    axes.text(0, 1.02, below, transform=axes.transAxes, va="bottom", color=FAINT, fontsize=8.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(THEIRS)
+    axes.tick_params(colors=FAINT, labelsize=9)
+    axes.set_xlabel(xlabel, color=FAINT)
+    axes.set_ylabel(ylabel, color=FAINT)

@@ -1,0 +1,128 @@
+"""No benchmark rots: every file of benchmarks/ runs here at its smallest size, and a new one must be listed."""
+
+import ast
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+STATISTICS = {"median", "min", "max", "runs"}
+
+
+def run(folder, *command):
+    """Run a command of this Python in a folder; returns what it printed."""
+    command = [sys.executable, *map(str, command)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def check_rate(rate):
+    """Median, least and greatest of rounds that are positive numbers."""
+    assert set(rate) == STATISTICS and rate["runs"]
+    assert all(math.isfinite(value) and value > 0 for value in rate["runs"])
+    assert rate["min"] == min(rate["runs"]) <= rate["median"] <= max(rate["runs"]) == rate["max"]
+
+
+def check_picture(path):
+    """A PNG that has more on it than its background."""
+    with Image.open(path) as image:
+        assert image.format == "PNG" and min(image.size) > 300
+        pixels = np.asarray(image.convert("L"))
+    assert 0.005 < (pixels < 250).mean() < 0.9, f"{path.name} is empty or full"
+
+
+def check_throughput(folder, printed):
+    """Four sweeps, each with positive rates and shares of the threads' time that add up to 1."""
+    command = [BENCHMARKS / "throughput.py", "--smallest", "--data", folder / "data", "--out", folder / "out"]
+    printed = printed(*command)
+    result = json.loads((folder / "out" / "throughput.json").read_text())
+    assert [sweep["name"] for sweep in result["sweeps"]] == ["threads", "batch_size", "image_size", "dtype"]
+    assert all(data["sites"] > 0 and data["bytes_a_site"] > 0 for data in result["data"])
+    for sweep in result["sweeps"]:
+        assert sweep["name"] not in sweep["fixed"] and sweep["unit"] in printed
+        for point in sweep["values"]:
+            check_rate(point["sites_per_s"])
+            shares = point["shares"]
+            for name in ("reading", "decoding", "finishing"):
+                assert 0 < shares[name] < 1, name
+            for name in ("idle", "no core", "delivering"):
+                # The system's clocks advance in ticks, and so short a run is a few of them.
+                assert -0.3 <= shares[name] <= 1.3, name
+            parts = ("reading", "decoding", "finishing", "idle", "unexplained")
+            assert sum(shares[name] for name in parts) == pytest.approx(1)
+    return result, [sweep["name"] for sweep in result["sweeps"]]
+
+
+def check_reading(folder, printed):
+    """Every way to read, warm and cold, with positive rates, known parts and a bound; and nothing left on the disk."""
+    disk = folder / "disk"
+    disk.mkdir()
+    printed = printed(BENCHMARKS / "reading.py", "--smallest", "--folder", disk, "--out", folder / "out")
+    assert not list(disk.iterdir())
+    result = json.loads((folder / "out" / "reading.json").read_text())
+    assert set(result["floors"]) == {"copy_bytes_per_s", "open_fstat_close_s", "disk_bytes_per_s", "disk_request_s"}
+    assert all(value > 0 for value in result["floors"].values())
+    methods = {row["method"] for row in result["rows"]}
+    assert len(methods) == 6 and len(result["rows"]) == 12
+    assert {(row["method"], row["cache"]) for row in result["rows"]} == {
+        (m, c) for m in methods for c in ("warm", "cold")
+    }
+    for row in result["rows"]:
+        check_rate(row["sites_per_s"])
+        assert set(row["parts"]) == {"user", "copy", "kernel", "asleep", "no_core"}
+        assert all(part >= 0 for part in row["parts"].values()) and sum(row["parts"].values()) > 0
+        # Six files between RxRx1's smallest and largest.
+        assert 6 * 37_000 <= row["bytes_a_site"] <= 6 * 177_000
+        assert row["bound"] and row["bound"] in printed
+    for row in result["folders"]:
+        check_rate(row["open_s"])
+        check_rate(row["list_s_a_name"])
+    return result, ["reading"]
+
+
+SCRIPTS = {"throughput.py": check_throughput, "reading.py": check_reading}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts(script, tmp_path):
+    """At its smallest size a script writes complete results and charts with something on them."""
+    result, figures = SCRIPTS[script](tmp_path, lambda *command: run(tmp_path, *command))
+    assert result["benchmark"] == Path(script).stem
+    assert {"benchmark", "date", "commit", "machine", "load_average", "parameters"} <= set(result)
+    assert result["machine"]["cpu"] and result["machine"]["packages"]["numpy"]
+    for name in figures:
+        check_picture(tmp_path / "out" / f"{name}.png")
+
+
+def test_kernel_benchmarks(tmp_path):
+    """The benchmarks under pytest-benchmark pass, each once and untimed, and every file has some."""
+    pytest.importorskip("pytest_benchmark")
+    files = sorted(BENCHMARKS.glob("test_*.py"))
+    assert files
+    printed = run(BENCHMARKS.parent, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-disable", "-v", *files)
+    for path in files:
+        lines = [line for line in printed.splitlines() if path.name in line and "::" in line]
+        assert any("PASSED" in line for line in lines), f"{path.name} ran nothing"
+
+
+def test_every_benchmark_is_covered():
+    """A new file in benchmarks/ is listed above, is a pytest file, or is imported by one that is."""
+    files = {path.name: path for path in BENCHMARKS.glob("*.py")}
+    covered = set(SCRIPTS) | {name for name in files if name.startswith("test_")}
+    assert set(SCRIPTS) <= set(files)
+    waiting = list(covered)
+    while waiting:
+        for node in ast.walk(ast.parse(files[waiting.pop()].read_text(encoding="utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            new = {f"{name}.py" for name in names} & set(files) - covered
+            covered |= new
+            waiting += new
+    assert covered == set(files), f"not run by any test: {sorted(set(files) - covered)}"
