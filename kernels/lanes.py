@@ -89,6 +89,8 @@ def load(typing, address):
 
 @intrinsic
 def store(typing, address, value):
+    """Write the lanes to memory, the first one at ``address``."""
+
     def generate(context, builder, signature, a):
         _write(builder, *a)
         return context.get_dummy_value()

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rxrx_fast.bench.work import JITTER, RoundTrip, Work
+from rxrx_fast.bench.peers.finish import finish
+from rxrx_fast.bench.work import RoundTrip, Work
 
 __all__ = ["PlateImages", "TorchLoader"]
 
@@ -24,20 +25,7 @@ class PlateImages(Dataset):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         stack = np.stack([self.read(path) for path in self.paths[index]])
-        mean, std = self.mean[index], self.std[index]
-        if self.augment:
-            # torch seeds each worker differently, NumPy's global generator included (torch >= 1.9).
-            mean = mean * (1 + JITTER * np.random.uniform(-1, 1, mean.shape))
-            std = std * (1 + JITTER * np.random.uniform(-1, 1, std.shape))
-            if np.random.random() < 0.5:
-                stack = stack[:, :, ::-1]
-            if np.random.random() < 0.5:
-                stack = stack[:, ::-1]
-            # Contiguous while a pixel is still one byte.
-            stack = np.ascontiguousarray(np.rot90(stack, np.random.randint(4), axes=(1, 2)))
-        image = np.subtract(stack, mean.astype(np.float32)[:, None, None], dtype=np.float32)
-        image *= (1 / std).astype(np.float32)[:, None, None]
-        return torch.from_numpy(image)
+        return torch.from_numpy(finish(stack, self.mean[index], self.std[index], self.augment))
 
 
 class TorchLoader:
