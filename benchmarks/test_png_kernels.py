@@ -84,6 +84,8 @@ class TestPng:
         """Container, CRC-32, inflate, Adler-32 and unfilter, into one array."""
         out = np.empty((6, SIZE, SIZE), np.uint8)
         measure(benchmark, lambda files: png.decode_site(files, out), sites)
+        png.decode_site(sites[0], out)
+        np.testing.assert_array_equal(out, [np.asarray(Image.open(io.BytesIO(data.tobytes()))) for data in sites[0]])
 
     def test_cv2(self, benchmark, sites):
         """OpenCV on one thread."""

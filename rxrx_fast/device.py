@@ -6,6 +6,7 @@ tensor a view out, each output pixel written once.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -192,7 +193,11 @@ def resolve(device: str | torch.device) -> int | None:
         If a GPU is asked for and something that it needs is missing.
     """
     if str(device) == "auto":
-        return torch.cuda.current_device() if not missing_for_cuda() else None
+        missing = missing_for_cuda()
+        if missing and torch.cuda.is_available():
+            # A GPU that stands idle for want of a package is no choice that anyone made.
+            warnings.warn(f"batches are made on the CPU although there is a GPU: {'; '.join(missing)}", stacklevel=3)
+        return None if missing else torch.cuda.current_device()
     try:
         device = torch.device(device)
         known = device.type in ("cpu", "cuda")

@@ -223,6 +223,16 @@ def test_a_gpu_that_is_not_there_is_said(dataset):
     assert rx.DataLoader(dataset).device == torch.device("cpu")
 
 
+def test_an_idle_gpu_is_said(dataset, monkeypatch):
+    """device="auto" with a GPU and without a package that it needs: the CPU, and a warning that names the package."""
+    from rxrx_fast import device
+
+    monkeypatch.setattr(device, "missing_for_cuda", lambda: ["cupy can't be imported"])
+    monkeypatch.setattr(device.torch.cuda, "is_available", lambda: True)
+    with pytest.warns(UserWarning, match="although there is a GPU: cupy can't be imported"):
+        assert device.resolve("auto") is None
+
+
 def test_report_tells_who_waited(dataset):
     """A slow consumer makes the loader not the limit; a fast one waits. Both are said in a sentence."""
     slow = rx.DataLoader(dataset, batch_size=4)

@@ -269,6 +269,7 @@ def test_small_jobs_take_no_pool(tmp_path, monkeypatch):
     """With workers left open, a job of a second or two runs in this process."""
     monkeypatch.setattr(synthetic.concurrent.futures, "ProcessPoolExecutor", None)
     generate(tmp_path / "out", **SMALL)
+    assert (tmp_path / "out" / "metadata.csv").exists() and list((tmp_path / "out").rglob("*.png"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from tempfile import TemporaryDirectory
@@ -56,7 +57,7 @@ class Passes(IterableDataset):
                 raise RuntimeError("this worker has no samples: make more shards or chunks, or take fewer workers")
 
 
-class StreamLoader(TorchLoader):
+class StreamLoader(TorchLoader, ABC):
     """A temporary folder for what was repacked, and the loader that reads it."""
 
     def __init__(self, work: Work):
@@ -71,13 +72,13 @@ class StreamLoader(TorchLoader):
             self._folder.cleanup()
             raise
 
+    @abstractmethod
     def samples(self, work: Work, folder: str) -> Iterable[torch.Tensor]:
         """Repack the sites of the work into a folder; returns the data set that reads them back, finished."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loader(self, work: Work, passes: Passes) -> DataLoader:
         """The loader of batches, by ``work.threads`` workers that stay."""
-        raise NotImplementedError
 
     def close(self) -> None:
         # The workers end with their loader, before the files that they read.
