@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["STEP", "fits", "make_site_kernel", "strip"]
+__all__ = ["STEP", "fence", "fits", "make_site_kernel", "strip", "turn_block"]
 
 #: Pixels a step. Heights and widths must be multiples of it.
 STEP = 16
@@ -102,7 +102,7 @@ def _store(typing, address, word):
 
 
 @intrinsic
-def _fence(typing):
+def fence(typing):
     """Non-temporal stores are in no order: all of them become visible before anything that follows."""
 
     def generate(context, builder, signature, arguments):
@@ -120,7 +120,7 @@ def _swap(a, b, distance, mask):
 
 
 @njit(nogil=True, cache=True)
-def _turn_block(source, pitch, target, target_pitch):
+def turn_block(source, pitch, target, target_pitch):
     """Transpose 8 x 8 bytes: byte (i, j) at ``source + i * pitch + j`` goes to ``target + j * target_pitch + i``."""
     a, b = _load(source), _load(source + pitch)
     c, d = _load(source + _u(2) * pitch), _load(source + _u(3) * pitch)
@@ -187,11 +187,11 @@ def make_site_kernel(dtype):
                 depth = min(_u(_LINES), width - c0)
                 for x in range(_u(0), height, _u(8)):
                     for w in range(_u(0), depth, _u(8)):
-                        _turn_block(origin + x * pitch + c0 + w, pitch, lines + w * lines_pitch + x, lines_pitch)
+                        turn_block(origin + x * pitch + c0 + w, pitch, lines + w * lines_pitch + x, lines_pitch)
                 for j in range(depth):
                     y = width - _u(1) - c0 - j if code & 1 else c0 + j
                     line(lines + j * lines_pitch, goal + y * out_pitch, height, code & 2 != 0, m, s)
-        _fence()
+        fence()
 
     return kernel
 

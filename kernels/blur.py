@@ -1,0 +1,70 @@
+"""Gaussian blur of a plane, in integers: the same bytes on every device.
+
+Weights are multiples of 1/256 that sum to 1, so both passes are exact in integers and the result is rounded once, to
+nearest, ties upwards. Beyond the edge the image is mirrored about its outermost pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from rxrx_kernels.warp import REFLECT, reach
+
+__all__ = ["MAX_SIGMA", "blur_plane", "gaussian"]
+
+#: Largest standard deviation, in pixels: beyond, the outer weights round to nothing and the middle ones to one.
+MAX_SIGMA = 16.0
+
+_reach = njit(inline="always")(reach)
+
+
+def gaussian(sigma: float) -> np.ndarray:
+    """Weights of a Gaussian out to three standard deviations.
+
+    Parameters
+    ----------
+    sigma : float
+        Pixels, 0 to :data:`MAX_SIGMA`.
+
+    Returns
+    -------
+    (2 r + 1,) int32
+        In 1/256; they sum to 256.
+    """
+    if not 0 <= sigma <= MAX_SIGMA:
+        raise ValueError(f"sigma must be 0 to {MAX_SIGMA} pixels, got {sigma}")
+    radius = int(np.ceil(3 * sigma))
+    if radius == 0:
+        return np.array([256], np.int32)
+    heights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    weights = np.rint(256 * heights / heights.sum()).astype(np.int32)
+    # What rounding took or gave belongs to the middle, which keeps the weights symmetric.
+    weights[radius] += 256 - weights.sum()
+    return weights
+
+
+@njit(nogil=True, cache=True)
+def blur_plane(plane, weights, out):
+    """Blur ``plane`` (H, W) uint8 into ``out``, another array of that shape. Releases the GIL."""
+    rows, columns = plane.shape
+    radius = weights.size // 2
+    line = np.empty(columns + 2 * radius, np.int32)
+    total = np.empty(columns, np.int32)
+    for y in range(rows):
+        line[:] = 0
+        middle = line[radius : radius + columns]
+        for j in range(weights.size):
+            source, w = plane[_reach(y + j - radius, rows, REFLECT)], np.int32(weights[j])
+            for x in range(columns):
+                middle[x] += np.int32(source[x]) * w
+        for i in range(radius):
+            line[radius - 1 - i] = middle[_reach(-1 - i, columns, REFLECT)]
+            line[radius + columns + i] = middle[_reach(columns + i, columns, REFLECT)]
+        total[:] = np.int32(1 << 15)
+        for j in range(weights.size):
+            shifted, w = line[j : j + columns], np.int32(weights[j])
+            for x in range(columns):
+                total[x] += shifted[x] * w
+        target = out[y]
+        for x in range(columns):
+            target[x] = np.uint8(total[x] >> np.int32(16))
