@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["BINS", "histogram", "mad", "mean_std", "quantile"]
+__all__ = ["BINS", "block_sums", "histogram", "mad", "mean_std", "quantile"]
 
 #: One bin a value of a uint8 pixel.
 BINS = 256
@@ -60,6 +60,44 @@ def histogram(stack: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray
     stack.flags.writeable = False
     _histogram(stack, counts)
     return counts
+
+
+@njit(nogil=True, cache=True)
+def _block_sums(stack, shift, sums):
+    rows, columns = stack.shape[1:]
+    # Rows first: a contiguous loop, which vectorises.
+    upright = np.zeros(columns, np.int32)
+    for k in range(stack.shape[0]):
+        for i in range(sums.shape[1]):
+            upright[:] = 0
+            for y in range(i << shift, min((i + 1) << shift, rows)):
+                line = stack[k, y]
+                for x in range(columns):
+                    upright[x] += np.int32(line[x])
+            for x in range(columns):
+                sums[k, i, x >> shift] += upright[x]
+
+
+def block_sums(stack: np.ndarray, shift: int) -> np.ndarray:
+    """Sums of the pixels of square blocks, the coarse picture that illumination is estimated from. Releases the GIL.
+
+    Parameters
+    ----------
+    stack : (C, H, W) uint8
+    shift : int
+        Blocks have ``1 << shift`` pixels on a side, at most 2^16; the last ones may be cut by the edge.
+
+    Returns
+    -------
+    (C, ceil(H / side), ceil(W / side)) int64
+    """
+    if stack.ndim != 3 or stack.dtype != np.uint8:
+        raise ValueError(f"stack must be (C, H, W) uint8, got {stack.dtype}{stack.shape}")
+    stack = stack.view()
+    stack.flags.writeable = False
+    sums = np.zeros((stack.shape[0], *(-(-side // (1 << shift)) for side in stack.shape[1:])), np.int64)
+    _block_sums(stack, shift, sums)
+    return sums
 
 
 def mean_std(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

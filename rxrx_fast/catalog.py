@@ -384,9 +384,7 @@ class Catalog:
 
     # ------------------------------------------------------------------------------------------------------- files
 
-    def files(
-        self, rows: Sequence[int] | np.ndarray, channels: Sequence[int] | None = None
-    ) -> list[tuple[str, ...]]:
+    def files(self, rows: Sequence[int] | np.ndarray, channels: Sequence[int] | None = None) -> list[tuple[str, ...]]:
         """The absolute paths of the files of some sites, whether the files exist or not.
 
         Parameters

@@ -150,6 +150,8 @@ def _show(options) -> None:
     catalog = Catalog.read(options.root, progress=not options.quiet)
     if options.plates:
         path = show.draw_plates(catalog, options.output, quiet=options.quiet)
+    elif options.augment:
+        path = show.draw_augmented(catalog, options.output, options.augment, site_id=options.site, seed=options.seed)
     else:
         path = show.draw_site(catalog, options.output, site_id=options.site)
     print(f"drew {path}")
@@ -256,12 +258,14 @@ def _parser() -> argparse.ArgumentParser:
         commands, "show", _show, "draw a site, or a well across plates",
         "Draws the six channels of a site and their customary colour composite, or with --plates one perturbation on "
         "several plates before and after plate normalisation, all with the same display range: the batch effect, "
-        "and what is left of it.",
+        "and what is left of it. With --augment, the site as a policy augments it.",
         "rxrx-fast show data/rxrx1 --site HUVEC-01_1_B02_1 -o site.png",
     )  # fmt: skip
     _add_root(show)
+    show.add_argument("--site", metavar="SITE_ID", help="a site's name (default: the first complete site)")
     what = show.add_mutually_exclusive_group()
-    what.add_argument("--site", metavar="SITE_ID", help="a site's name (default: the first complete site)")
+    what.add_argument("--augment", metavar="NAME", help="the site under draws of a policy, such as deepnoise-hard")
+    show.add_argument("--seed", metavar="N", type=int, default=0, help="of those draws")
     what.add_argument("--plates", action="store_true", help="one perturbation across plates, before and after")
     show.add_argument("-o", "--output", metavar="FILE", required=True, help="a .png, .jpg, .svg or .pdf file")
 

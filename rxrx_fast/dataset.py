@@ -8,60 +8,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from rxrx_kernels import moments
-from rxrx_kernels.fused import fuse_site
 
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.device import DTYPES
+from rxrx_fast.device import DTYPES, as_tensor, finish_site
 from rxrx_fast.errors import DataError, UsageError
+from rxrx_fast.geometry import frame
+from rxrx_fast.mixing import mixed_pairs, soft_labels
 from rxrx_fast.normalize import Normalize
 from rxrx_fast.policy import Policy
-from rxrx_fast.stats import PlateStats
+from rxrx_fast.stats import Normalizer, PlateStats
 from rxrx_fast.stores import FileStore
+from rxrx_fast.views import View
 
-__all__ = ["Dataset", "Parameters"]
-
-
-class Parameters(NamedTuple):
-    """What the fused kernel needs to make one view of a batch.
-
-    codes : (B,) uint8
-        Geometry.
-    center, scale : (B, C) float64, or None
-        Statistics that normalise; None where each site's own are taken, from its histogram.
-    mean_factor, std_factor : (B, C) float64
-        Jitter of the statistics.
-    normalize : Normalize
-    """
-
-    codes: np.ndarray
-    center: np.ndarray | None
-    scale: np.ndarray | None
-    mean_factor: np.ndarray
-    std_factor: np.ndarray
-    normalize: Normalize
-
-    @property
-    def per_site(self) -> bool:
-        """Whether :meth:`resolve` needs the sites' histograms."""
-        return self.center is None
-
-    def resolve(self, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """The kernel's two tables, (B, C) float32: the value is ``(pixel - center) * scale``.
-
-        Parameters
-        ----------
-        counts : (B, C, 256) int64, or None
-            The sites' histograms, if :attr:`per_site`.
-        """
-        center, scale = self.normalize.statistics(counts) if self.per_site else (self.center, self.scale)
-        # In float64, rounded once at the end.
-        return (center * self.mean_factor).astype(np.float32), (1 / (scale * self.std_factor)).astype(np.float32)
+__all__ = ["Dataset"]
 
 
 class Dataset(torch.utils.data.Dataset):
@@ -83,12 +47,13 @@ class Dataset(torch.utils.data.Dataset):
         is a tuple.
     channels : tuple of int
         Channel numbers from 1, in the order wanted; by default all.
-    size : int, optional
-        Pixels on a side. None takes images as they are stored; this version does not resize, so any other value must
-        be the stored size.
-    dtype : {"float32", "float16", "uint8"}
-        "float16" is float32 rounded once, to nearest, and half the memory to write and to send.
-        "uint8" gives raw pixels: geometry applies, normalisation does not.
+    size : int or (int, int), optional
+        Pixels on a side, or (height, width), of the output; images (or the crops that ``augment`` makes) are resized to
+        it in the kernel that does everything else. None takes the size as stored, or of the policy's centre crop.
+    dtype : {"float32", "float16", "bfloat16", "uint8"}
+        "float16" and "bfloat16" are float32 rounded once, to nearest, ties to even, and half the memory to write and to
+        send. "uint8" gives raw pixels: what moves, blurs or adds noise to pixels applies; what changes their scale
+        (normalisation, jitter, gamma, gain, offset) does not, and mixing does.
     stats : PlateStats or path, optional
         By default those saved beside the data (``rxrx_fast_stats.npz``), and if there are none they are fitted over
         every readable site of the root and saved there.
@@ -114,7 +79,7 @@ class Dataset(torch.utils.data.Dataset):
         augment: str | Policy = "none",
         views: int | list = 1,
         channels: tuple[int, ...] | None = None,
-        size: int | None = None,
+        size: int | tuple[int, int] | None = None,
         dtype: str = "float32",
         stats: PlateStats | str | os.PathLike | None = None,
         seed: int = 0,
@@ -142,15 +107,15 @@ class Dataset(torch.utils.data.Dataset):
         self.normalize = Normalize.of(normalize)
         self.policies = self._policies(augment, views)
         self.image_size = self.store.image_size
-        if size is not None and self.image_size != (size, size):
-            raise UsageError(
-                f"size={size}: the stored images are {self.image_size[0]} x {self.image_size[1]}; leave size=None"
-            )
-        if any(policy.transposes for policy in self.policies) and self.image_size[0] != self.image_size[1]:
+        self.size = self._output_size(size)
+        if any(policy.transposes for policy in self.policies) and len(set(self.image_size)) > 1:
             raise UsageError(f"turns and transposition need square images, and these are {self.image_size}")
+        if len({policy.mixes for policy in self.policies}) > 1:
+            raise UsageError("either all views are mixed (cutmix, mixup) or none: labels go with all of them")
         self.labels = self.catalog.labels
         self._codes = self.catalog.codes()
-        self._center = self._scale = self._groups = None
+        self._classes = int(max(whole.labels.max(initial=-1), 0)) + 1
+        self._normalizer = self._light = None
         if dtype != "uint8":
             self._prepare_statistics(whole, stats)
 
@@ -166,18 +131,35 @@ class Dataset(torch.utils.data.Dataset):
             raise UsageError("augment and a list of views can't be given together: the list says it all")
         return [Policy.of(view) for view in views]
 
+    def _output_size(self, size) -> tuple[int, int]:
+        """(height, width) of the samples."""
+        if size is None:
+            frames = {frame(self.image_size, policy.center_crop) for policy in self.policies}
+            if len(frames) > 1:
+                raise UsageError(f"views are cropped to different sizes, {sorted(frames)}: say size=...")
+            return frames.pop()
+        sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        if len(sides) != 2 or not all(isinstance(s, (int, np.integer)) and 1 <= s <= 32768 for s in sides):
+            raise UsageError(f"size={size!r}: must be pixels on a side, from 1 to 32768, or (height, width)")
+        return tuple(int(side) for side in sides)
+
     def _prepare_statistics(self, whole: Catalog, stats) -> None:
-        if self.normalize.level == "none":
-            self._groups = np.zeros(len(self), np.int64)
-            self._center, self._scale = np.zeros((1, len(self.channels))), np.ones((1, len(self.channels)))
-        elif self.normalize.level != "site":
+        level = self.normalize.level
+        if level not in ("none", "site") or self.normalize.illumination:
             if stats is None:
                 stats = PlateStats.beside(whole)
             elif not isinstance(stats, PlateStats):
                 stats = PlateStats.load(stats)
-            self._groups, center, scale = stats.normalizer(self.normalize, self.catalog)
-            wanted = [c - 1 for c in self.channels]
-            self._center, self._scale = center[:, wanted], scale[:, wanted]
+        wanted = [c - 1 for c in self.channels]
+        if level == "none":
+            one = np.ones((1, len(self.channels)))
+            self._normalizer = Normalizer(np.zeros(len(self), np.int64), 0 * one, one, None)
+        elif level != "site":
+            groups, *tables = stats.normalizer(self.normalize, self.catalog)
+            self._normalizer = Normalizer(groups, *(None if t is None else t[:, wanted] for t in tables))
+        if self.normalize.illumination:
+            plates, factors, shift = stats.illumination(self.catalog)
+            self._light = plates, np.ascontiguousarray(factors[:, wanted]), shift
 
     def __len__(self) -> int:
         return len(self.catalog)
@@ -191,20 +173,45 @@ class Dataset(torch.utils.data.Dataset):
         """
         self.epoch = int(epoch)
 
-    def parameters(self, positions: np.ndarray, seed: int, epoch: int) -> list[Parameters]:
-        """Parameters of each view of the samples at ``positions``, (B,) int64."""
+    def parameters(self, positions: np.ndarray, seed: int, epoch: int) -> list[View]:
+        """What is done in each view to the samples at ``positions``, (B,) int64."""
         positions = np.asarray(positions, np.int64)
-        center = scale = None
-        if self._groups is not None:
-            groups = self._groups[positions]
-            center, scale = self._center[groups], self._scale[groups]
+        center = scale = mapping = flat = None
+        shift = 0
+        if self._normalizer is not None:
+            groups = self._normalizer.groups[positions]
+            center, scale = self._normalizer.center[groups], self._normalizer.scale[groups]
+            mapping = None if self._normalizer.mapping is None else self._normalizer.mapping[groups]
+        if self._light is not None:
+            plates, factors, shift = self._light
+            flat = factors[plates[positions]]
         sites = self._codes["site_index"][positions]
+        tables = center, scale, mapping, flat, shift, self.image_size, self.size
         return [
-            Parameters(draws.codes, center, scale, draws.mean_factor, draws.std_factor, self.normalize)
-            for draws in (
-                policy.draw(seed, epoch, sites, view, len(self.channels)) for view, policy in enumerate(self.policies)
-            )
+            View(policy.draw(seed, epoch, sites, view, len(self.channels)), policy, self.normalize, *tables)
+            for view, policy in enumerate(self.policies)
         ]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed with their neighbours in a batch, and labels are soft."""
+        return self.dtype != "uint8" and self.policies[0].mixes
+
+    @property
+    def classes(self) -> int:
+        """Number of siRNA labels, K: one more than the largest of the whole catalog."""
+        return self._classes
+
+    def mixing(self, positions: np.ndarray, seed: int, epoch: int) -> list:
+        """How neighbours of a batch at ``positions`` are mixed: a list of Mixed, empty without cutmix and mixup."""
+        if not self.mixes:
+            return []
+        return mixed_pairs(self.policies[0], seed, epoch, self._codes["site_index"][np.asarray(positions, np.int64)])
+
+    def batch_labels(self, positions: np.ndarray, mixed: list) -> np.ndarray:
+        """Labels of a batch: (B,) int64, or (B, K) float32 where samples are mixed."""
+        labels = self.labels[positions]
+        return soft_labels(labels, self.classes, mixed, self.size) if self.mixes else labels
 
     def meta(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """Codes of the samples at ``positions``: a dict of (B,) int64; ``catalog.categories`` names them."""
@@ -216,15 +223,15 @@ class Dataset(torch.utils.data.Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a data set of {len(self)}")
         index %= len(self)
+        if self.mixes:
+            raise UsageError("cutmix and mixup mix the samples of a batch: use rx.DataLoader, or leave them out here")
         stack = self.store.pixels(index)
-        kind, _ = DTYPES[self.dtype]
         images = []
         for view in self.parameters(np.array([index]), self.seed, self.epoch):
-            image = Buffers(0).take(stack.shape, kind)  # aligned, for the kernel
-            center = scale = [None]
-            if self.dtype != "uint8":
-                center, scale = view.resolve(moments.histogram(stack)[None] if view.per_site else None)
-            fuse_site(stack, image, int(view.codes[0]), center[0], scale[0])
-            images.append(torch.from_numpy(image))
+            image = Buffers(0).take((len(self.channels), *self.size), DTYPES[self.dtype][0])  # aligned, for the kernel
+            counts = moments.histogram(stack)[None] if view.per_site and self.dtype != "uint8" else None
+            plan = view.plan(counts, self.dtype)
+            finish_site(stack, image, plan, 0)
+            images.append(as_tensor(image, self.dtype))
         meta = {name: int(codes[index]) for name, codes in self._codes.items()}
         return images[0] if len(images) == 1 else tuple(images), int(self.labels[index]), meta

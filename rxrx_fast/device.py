@@ -13,7 +13,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from rxrx_kernels import inflate, moments, png
+from rxrx_kernels import inflate, mix, moments, png
+from rxrx_kernels.augment import augment_site, plain
 from rxrx_kernels.fused import fuse_site
 
 from rxrx_fast.buffers import Buffers
@@ -21,14 +22,46 @@ from rxrx_fast.errors import UsageError
 from rxrx_fast.meter import Meter
 from rxrx_fast.pipeline import Decoded
 
-__all__ = ["CpuDevice", "CudaDevice", "resolve"]
+__all__ = ["CpuDevice", "CudaDevice", "DTYPES", "as_tensor", "finish_site", "resolve"]
 
-#: Output types: raw pixels or normalised ones.
+#: Output types, of NumPy and of torch: raw pixels or normalised ones. NumPy has no bfloat16 and holds its bits.
 DTYPES = {
     "uint8": (np.uint8, torch.uint8),
     "float16": (np.float16, torch.float16),
+    "bfloat16": (np.uint16, torch.bfloat16),
     "float32": (np.float32, torch.float32),
 }
+
+
+def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
+    """A tensor of one of :data:`DTYPES` on an array's memory."""
+    if dtype == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def finish_site(stack, out, plan, b: int) -> None:
+    """Make sample ``b`` of a plan (:class:`rxrx_fast.views.Plan`) of its decoded stack, on the CPU."""
+    if plan.codes[b] < 0:
+        augment_site(stack, out, plan.augmentations[b])
+    else:
+        fuse_site(stack, out, int(plan.codes[b]), plan.center[b], plan.scale[b])
+
+
+def mix_pair(a: np.ndarray, b: np.ndarray, how) -> None:
+    """Mix two finished samples (C, H, W) in place, as :class:`rxrx_fast.mixing.Mixed` says, on the CPU."""
+    if how.share == 1:
+        return
+    if how.cut:
+        mix.exchange(a, b, mix.rectangle(how.share, how.place, a.shape[1:]))
+    elif a.dtype == np.float32:
+        mix.blend(a, b, how.share)
+    else:
+        kind = "bfloat16" if a.dtype == np.uint16 else "float16"
+        p, q = as_tensor(a, kind), as_tensor(b, kind)
+        first = (how.share * p.float() + (1 - how.share) * q.float()).to(p.dtype)
+        q.copy_(how.share * q.float() + (1 - how.share) * p.float())
+        p.copy_(first)
 
 
 class CpuDevice:
@@ -52,7 +85,7 @@ class CpuDevice:
         self._channels_last = channels_last
 
     @staticmethod
-    def warm_up(dtype: str, channels_last: bool) -> None:
+    def warm_up(dtype: str, channels_last: bool, augmented: bool = True) -> None:
         """Compile the kernels, or load them from the cache, so that the first batch does not wait for it.
 
         That takes seconds once after an installation, and some tenths of a second in every process.
@@ -60,21 +93,26 @@ class CpuDevice:
         stack, row = np.zeros((2, 16, 16), np.uint8), np.ones(2, np.float32)
         out = Buffers(1).take((16, 16, 2), DTYPES[dtype][0])
         out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 16, 16)
-        fuse_site(stack, out, 0, row, row)
+        if out.dtype != np.uint16:
+            fuse_site(stack, out, 0, row, row)
+        if augmented:
+            augment_site(stack, out, plain(2, row, row))
         moments.histogram(stack)
         if inflate.available():
             png.decode_files([b"", b""], stack)
 
-    def finish(self, decoded: Decoded, views, dtype: str):
+    def finish(self, decoded: Decoded, views, dtype: str, mixed=()):
         """Make the output tensors of a batch.
 
         Parameters
         ----------
         decoded : Decoded
             Its stack is (B, C, H, W) uint8.
-        views : list of Parameters
-            One a view, see :class:`rxrx_fast.dataset.Parameters`.
-        dtype : {"uint8", "float16", "float32"}
+        views : list of rxrx_fast.views.View
+        dtype : str
+            Of :data:`DTYPES`.
+        mixed : sequence of rxrx_fast.mixing.Mixed
+            How the samples 2 i and 2 i + 1 are mixed.
 
         Returns
         -------
@@ -84,29 +122,38 @@ class CpuDevice:
         """
         kind, _ = DTYPES[dtype]
         stack, timed = decoded.stack, self._meter.timed
-        batch, channels, height, width = stack.shape
+        batch, channels = stack.shape[:2]
         counts = None
-        if kind is not np.uint8 and any(view.per_site for view in views):
+        if dtype != "uint8" and any(view.per_site for view in views):
             counts = np.stack(list(self._pool.map(partial(timed, "finish", moments.histogram), stack)))
-        raw = [None] * batch
-        outputs, tasks = [], []
+        outputs, finished, tasks = [], [], []
         for view in views:
-            center, scale = view.resolve(counts) if kind is not np.uint8 else (raw, raw)
+            plan = view.plan(counts, dtype)
+            height, width = view.out_shape
             if self._channels_last:
                 array = self._buffers.take((batch, height, width, channels), kind)
-                planes, tensor = array.transpose(0, 3, 1, 2), torch.from_numpy(array).permute(0, 3, 1, 2)
+                planes, tensor = array.transpose(0, 3, 1, 2), as_tensor(array, dtype).permute(0, 3, 1, 2)
             else:
                 planes = array = self._buffers.take((batch, channels, height, width), kind)
-                tensor = torch.from_numpy(array)
+                tensor = as_tensor(array, dtype)
             outputs.append(tensor)
+            finished.append(planes)
             for b in range(batch):
-                site = (stack[b], planes[b], int(view.codes[b]), center[b], scale[b])
-                tasks.append(self._pool.submit(timed, "finish", fuse_site, *site))
-            del planes, array, tensor, site
+                tasks.append(self._pool.submit(timed, "finish", finish_site, stack[b], planes[b], plan, b))
+            del planes, array, tensor, plan
         for task in tasks:
             task.result()
         # A task that is over keeps its arguments for as long as it is listed.
         del tasks, task
+        if mixed:
+            tasks = [
+                self._pool.submit(timed, "finish", mix_pair, planes[2 * i], planes[2 * i + 1], how)
+                for planes in finished
+                for i, how in enumerate(mixed)
+            ]
+            for task in tasks:
+                task.result()
+            del tasks, task
         return tuple(outputs), None
 
     def hand_over(self, tensors, ready) -> None:

@@ -55,7 +55,6 @@ NAMES_2023: tuple[str, ...] = (
 _IDS_2023 = {name: label for label, name in enumerate(NAMES_2023)}
 
 
-
 @dataclass(frozen=True)
 class Layout:
     """How the files of one site are named.

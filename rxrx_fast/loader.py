@@ -372,8 +372,9 @@ class _Producer:
                     return
                 positions = decoded.positions
                 views = self._dataset.parameters(positions, self._seed, self._epoch)
-                tensors, ready = self._device.finish(decoded, views, self._dataset.dtype)
-                labels = torch.from_numpy(self._dataset.labels[positions])
+                mixed = self._dataset.mixing(positions, self._seed, self._epoch)
+                tensors, ready = self._device.finish(decoded, views, self._dataset.dtype, mixed)
+                labels = torch.from_numpy(self._dataset.batch_labels(positions, mixed))
                 meta = {name: torch.from_numpy(codes) for name, codes in self._dataset.meta(positions).items()}
                 item = (tensors, ready, labels, meta)
                 # Nothing here may keep a delivered batch's memory from being used again.

@@ -18,6 +18,7 @@ _CHOICES = {
     "center": ("mean", "median"),
     "scale": ("std", "mad", "mean_site_std"),
     "wells": ("all", "negative_control", "controls"),
+    "method": ("affine", "quantile"),
 }
 
 # sigma = 1.4826 MAD for a normal distribution: 1 / (the normal's 3/4 quantile).
@@ -39,12 +40,28 @@ class Normalize:
         taken as 1, so a constant channel becomes 0 and not NaN.
     wells : {"all", "negative_control", "controls"}
         Which wells of the group the statistics are taken from; not for level "site".
+    min_wells : int
+        A group with fewer such wells takes the statistics of the group of the next coarser level that has enough, with
+        a warning that counts.
+    method : {"affine", "quantile"}
+        "quantile" first maps the group's histogram onto that of all wells of the kind together, channel by channel, so
+        that every group has the same distribution of grey values (Bolstad et al., Bioinformatics 2003); center and
+        scale are then those of all. Not for levels "none", "global" and "site".
+    clip : (float, float)
+        Percentiles, 0 to 100, of the group's pixels that grey values are clipped to before anything else.
+    illumination : bool
+        Divide by each plate's own illumination, a smooth field estimated from the mean of its images (see
+        :meth:`rx.PlateStats.illumination`). Statistics stay those of the uncorrected pixels: the field's mean is 1.
     """
 
     level: str = "plate"
     center: str = "mean"
     scale: str = "std"
     wells: str = "all"
+    min_wells: int = 1
+    method: str = "affine"
+    clip: tuple[float, float] = (0.0, 100.0)
+    illumination: bool = False
 
     def __post_init__(self):
         for name, choices in _CHOICES.items():
@@ -54,11 +71,53 @@ class Normalize:
                 )
         if self.level == "site" and self.wells != "all":
             raise UsageError(f"Normalize(level='site', wells={self.wells!r}): a site has one well; leave wells='all'")
+        if self.method == "quantile" and self.level in ("none", "global", "site"):
+            raise UsageError(
+                f"Normalize(level={self.level!r}, method='quantile'): groups are mapped onto all sites together; "
+                "take cell_type, experiment or plate"
+            )
+        clip = self.clip
+        numbers = isinstance(clip, (tuple, list)) and len(clip) == 2 and all(isinstance(v, (int, float)) for v in clip)
+        if not numbers or not 0 <= clip[0] < clip[1] <= 100:
+            raise UsageError(f"Normalize(clip={clip!r}): must be two percentiles in order, from 0 to 100")
+        object.__setattr__(self, "clip", tuple(clip))
+        if not isinstance(self.min_wells, (int, np.integer)) or self.min_wells < 1:
+            raise UsageError(f"Normalize(min_wells={self.min_wells!r}): must be a whole number of at least 1")
 
     @classmethod
     def of(cls, normalize: str | Normalize) -> Normalize:
         """A normalisation by its level's name, or itself."""
         return normalize if isinstance(normalize, Normalize) else cls(level=normalize)
+
+    @property
+    def maps(self) -> bool:
+        """Whether grey values are mapped before they are standardised."""
+        return self.method == "quantile" or self.clip != (0, 100)
+
+    def mapping(self, counts: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+        """What each grey value is mapped to.
+
+        Parameters
+        ----------
+        counts : (..., 256) int64
+            Of the group.
+        reference : (..., 256) int64, optional
+            For ``method="quantile"``: the histogram that the group's is mapped onto.
+
+        Returns
+        -------
+        (..., 256) float64
+            Never falling.
+        """
+        grey = np.arange(counts.shape[-1], dtype=np.float64)
+        low, high = (moments.quantile(counts, percent / 100)[..., None] for percent in self.clip)
+        clipped = np.clip(grey, low, high)
+        if self.method != "quantile":
+            return clipped
+        rank = _ranks(counts, clipped)
+        target = _ranks(reference, np.broadcast_to(grey, reference.shape))
+        rows = zip(rank.reshape(-1, grey.size), np.broadcast_to(target, rank.shape).reshape(-1, grey.size))
+        return np.stack([np.interp(mine, theirs, grey) for mine, theirs in rows]).reshape(rank.shape)
 
     def statistics(self, counts: np.ndarray, site_std: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Center and scale of counted pixels.
@@ -74,6 +133,8 @@ class Normalize:
         -------
         center, scale : (...) float64
         """
+        if self.clip != (0, 100):
+            counts = _clipped(counts, *(percent / 100 for percent in self.clip))
         mean, std = moments.mean_std(counts)
         center = mean if self.center == "mean" else moments.quantile(counts, 0.5)
         if self.scale == "mad":
@@ -83,3 +144,24 @@ class Normalize:
         else:
             scale = std
         return center, np.where(scale == 0, 1.0, scale)
+
+
+def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Share of pixels below ``values``, with half of a grey value's own pixels, rising strictly in (..., 256)."""
+    upto = counts.cumsum(-1, dtype=np.int64)
+    middle = (upto - counts / 2) / np.maximum(upto[..., -1:], 1)
+    # A grey value that no pixel has lies between its neighbours, in proportion to a share too small to matter.
+    middle = middle + np.arange(counts.shape[-1]) * 1e-12
+    low = np.clip(values.astype(np.int64), 0, counts.shape[-1] - 2)
+    below, above = (np.take_along_axis(middle, low + i, -1) for i in (0, 1))
+    return below + (values - low) * (above - below)
+
+
+def _clipped(counts: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Counts with what lies beyond two quantiles moved to the nearest whole grey value within."""
+    bins = np.arange(counts.shape[-1])
+    first, last = np.ceil(moments.quantile(counts, low)), np.floor(moments.quantile(counts, high))
+    first, last = np.minimum(first, last)[..., None], np.maximum(first, last)[..., None]
+    inside = np.where((bins >= first) & (bins <= last), counts, 0)
+    below, above = (np.where(bins < first, counts, 0).sum(-1), np.where(bins > last, counts, 0).sum(-1))
+    return inside + np.where(bins == first, below[..., None], 0) + np.where(bins == last, above[..., None], 0)

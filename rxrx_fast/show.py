@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from rxrx_fast.errors import DataError, UsageError
 
-__all__ = ["STAINS", "composite", "draw_batch", "draw_plates", "draw_site", "save", "statistics_table"]
+__all__ = ["STAINS", "composite", "draw_augmented", "draw_batch", "draw_plates", "draw_site", "save", "statistics_table"]
 
 
 class Stain(NamedTuple):
@@ -46,6 +47,7 @@ _LIGHT = 2.6
 # Shares of pixels that are drawn black and white: a few hot pixels must not darken all others.
 _LOW, _HIGH = 1.0, 99.7
 _PLATES = 6
+_DRAWN = 5  # augmented copies of a site
 _MOST_SITES = 96  # of a plate, that its statistics are taken from if none are saved
 _GAP = 0.08  # inches between pictures
 _BACKGROUND, _INK, _FAINT = "#0d1117", "#e6edf3", "#8b98a5"
@@ -139,7 +141,7 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
     chosen = _across_plates(catalog)
     if stats is None:
         stats = _statistics(catalog, chosen, quiet)
-    groups, mean, std = stats.normalizer(Normalize("plate"), chosen)
+    groups, mean, std, _ = stats.normalizer(Normalize("plate"), chosen)
     store = FileStore(chosen, range(1, total + 1))
     raw = np.stack([store.pixels(i) for i in range(len(chosen))]).astype(np.float32)
     done = (raw - mean[groups][:, :total, None, None]) / std[groups][:, :total, None, None]
@@ -166,6 +168,54 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
         unit = std[:, widest] if r else np.ones(count)
         axes = sheet.axes(label + count * (side + _GAP), y, curves, side)
         _distributions(axes, counts[:, widest], shift, unit, f"{STAINS[widest].short}: pixel values by plate")
+    return save(sheet.figure, path)
+
+
+def draw_augmented(catalog, path: str | os.PathLike, augment, *, site_id: str | None = None, seed: int = 0) -> Path:
+    """Draw one site as a policy augments it, a row a draw, all channels, under the site as it is.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    path : path
+        .png, .jpg, .svg or .pdf.
+    augment : str or Policy
+        Mixing with other sites is left out.
+    site_id : str, optional
+        By default the first complete site.
+    seed : int
+    """
+    from rxrx_fast.dataset import Dataset
+    from rxrx_fast.policy import Policy
+    from rxrx_fast.stores import FileStore
+
+    _check_format(path)
+    policy = replace(Policy.of(augment), cutmix=0.0, mixup=0.0)
+    total = _drawable(catalog)
+    one = catalog.take([_find(catalog, site_id)])
+    views = [Policy(), *[policy] * _DRAWN]
+    size = FileStore(one, range(1, total + 1)).image_size
+    # The site's own statistics: nothing has to be fitted for a picture.
+    dataset = Dataset(one, normalize="site", views=views, size=size, seed=seed)
+    images = [image.numpy() for image in dataset[0][0]]
+    low, high = np.percentile(images[0], (_LOW, _HIGH), axis=(1, 2))
+
+    side, tall = 1.55, _DRAWN + 1
+    label = 0.35
+    sheet = _Sheet(label + (total + 1) * (side + _GAP) - _GAP, tall * (side + _GAP) - _GAP)
+    name = augment if isinstance(augment, str) else "a policy"
+    sheet.headline(f"{name}: {_DRAWN} draws of one site", f"{one.table['site_id'].iat[0]}, one display range a column")
+    for r, image in enumerate(images):
+        y = r * (side + _GAP)
+        pictures = [composite(image, low, high)]
+        for c in range(total):
+            scaled = np.clip((image[c] - low[c]) / max(high[c] - low[c], 1e-6), 0, 1)
+            pictures.append(scaled[..., None] * _legible(np.array(STAINS[c].rgb) / 255))
+        for i, picture in enumerate(pictures):
+            title = f"{i}  {STAINS[i - 1].short}" if i else "composite"
+            axes = sheet.image(label + i * (side + _GAP), y, side, picture, "" if r else title)
+            if i == 0:
+                axes.set_ylabel(f"draw {r}" if r else "as it is", color=_INK, fontsize=10)
     return save(sheet.figure, path)
 
 

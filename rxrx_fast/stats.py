@@ -9,16 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from rxrx_kernels import moments
 
 from rxrx_fast.errors import DataError, SiteError, UsageError
-from rxrx_fast.normalize import Normalize
+from rxrx_fast.illumination import block_shift, light_factors
+from rxrx_fast.normalize import LEVELS, Normalize
 from rxrx_fast.pipeline import SitePipeline
 from rxrx_fast.progress import bar
 from rxrx_fast.stores import FileStore
@@ -28,7 +32,7 @@ __all__ = ["FILE_NAME", "PlateStats", "default_path"]
 #: Statistics of a data set, beside its metadata.
 FILE_NAME = "rxrx_fast_stats.npz"
 
-_VERSION = 1
+_VERSION = 2
 _KINDS = ("treatment", "positive_control", "negative_control")
 _WELLS = {"all": (0, 1, 2), "controls": (1, 2), "negative_control": (2,)}
 # A lost interval costs a minute of work; a shorter one would spend more time saving a full data set's 15 MB.
@@ -46,6 +50,22 @@ def default_path(root: str | os.PathLike) -> Path:
     return cache / "rxrx_fast" / f"{name}.npz"
 
 
+class Normalizer(NamedTuple):
+    """What normalises the sites of a catalog.
+
+    groups : (N,) int64
+        Row of the tables for each site.
+    center, scale : (G, C) float64
+    mapping : (G, C, 256) float64, or None
+        What grey values are mapped to before.
+    """
+
+    groups: np.ndarray
+    center: np.ndarray
+    scale: np.ndarray
+    mapping: np.ndarray | None
+
+
 class PlateStats:
     """Histograms of each plate and kind of well, and the moments of each site.
 
@@ -57,8 +77,10 @@ class PlateStats:
         Of each plate.
     counts : (P, 3, C, 256) int64
         Pixels by plate, kind of well (treatment, positive control, negative control), channel and value.
+    field : (P, C, GH, GW) int64
+        Sums of the pixels of square blocks, at most 32 on a side, over a plate's sites.
     sites : pandas.DataFrame
-        One row a site: site_id, plate (index into ``plates``), kind (0 to 2).
+        One row a site: site_id, well, plate (index into ``plates``), kind (0 to 2).
     moments : dict of (S, C) arrays
         mean, std (ddof=0), median float64; min, max uint8.
     """
@@ -69,8 +91,16 @@ class PlateStats:
         self.cell_types: list[str] = []
         self.experiments: list[str] = []
         self.counts = np.zeros((0, len(_KINDS), self.channels, moments.BINS), np.int64)
+        #: (height, width) of the images; None before the first.
+        self.image_size: tuple[int, int] | None = None
+        self.field = np.zeros((0, self.channels, 0, 0), np.int64)
         self.sites = pd.DataFrame(
-            {"site_id": pd.Series(dtype=str), "plate": np.zeros(0, int), "kind": np.zeros(0, int)}
+            {
+                "site_id": pd.Series(dtype=str),
+                "well": pd.Series(dtype=str),
+                "plate": np.zeros(0, int),
+                "kind": np.zeros(0, int),
+            }
         )
         self.moments = {name: np.zeros((0, self.channels), kind) for name, kind in _SITE_FIELDS.items()}
         #: Sites that could not be read, as (site_id, path, reason).
@@ -145,6 +175,12 @@ class PlateStats:
         plate_codes, plate_names = catalog.group_keys("plate")
         kinds = pd.Categorical(table["well_type"].astype(str), categories=_KINDS).codes
         store = FileStore(catalog, tuple(range(1, self.channels + 1)))
+        self._sized(store.image_size)
+        shift = block_shift(store.image_size)
+
+        def look(stack):
+            return moments.histogram(stack), moments.block_sums(stack, shift)
+
         # A plate at a time keeps reads in one directory.
         todo = todo[np.argsort(plate_codes[todo], kind="stable")]
         batches = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
@@ -155,15 +191,14 @@ class PlateStats:
             self.faults.append((fault.site_id, fault.path, fault.reason))
             return None
 
-        pending: list[tuple[np.ndarray, np.ndarray]] = []
+        pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
         def absorb() -> None:
             if pending:
-                positions = np.concatenate([p for p, _ in pending])
-                counts = np.concatenate([c for _, c in pending])
+                positions, counts, sums = (np.concatenate(parts) for parts in zip(*pending))
                 rows = table.iloc[positions]
                 plates = [plate_names[code] for code in plate_codes[positions]]
-                self._add(rows, plates, np.maximum(kinds[positions], 0), counts)
+                self._add(rows, plates, np.maximum(kinds[positions], 0), counts, sums)
                 pending.clear()
 
         saved = time.monotonic()
@@ -173,8 +208,8 @@ class PlateStats:
             )
             try:
                 for decoded in pipeline:
-                    counts = np.stack(list(pool.map(moments.histogram, decoded.stack)))
-                    pending.append((decoded.positions, counts))
+                    counts, sums = (np.stack(part) for part in zip(*pool.map(look, decoded.stack)))
+                    pending.append((decoded.positions, counts, sums))
                     progress.update(len(decoded.positions))
                     if time.monotonic() - saved > _SAVE_EVERY_S:
                         absorb()
@@ -187,7 +222,16 @@ class PlateStats:
                 if path is not None:
                     self.save(path)
 
-    def _add(self, rows: pd.DataFrame, plates: Iterable[str], kinds: np.ndarray, counts: np.ndarray) -> None:
+    def _sized(self, image_size: tuple[int, int]) -> None:
+        """Make sure that all images are of one size."""
+        if self.image_size is None:
+            self.image_size = tuple(int(side) for side in image_size)
+            blocks = moments.block_sums(np.zeros((1, *self.image_size), np.uint8), block_shift(self.image_size)).shape
+            self.field = np.zeros((len(self.plates), self.channels, *blocks[1:]), np.int64)
+        elif self.image_size != tuple(image_size):
+            raise DataError(f"statistics of {self.image_size} and of {tuple(image_size)} pixels can't go together")
+
+    def _add(self, rows: pd.DataFrame, plates: Iterable[str], kinds: np.ndarray, counts, sums) -> None:
         """Count in sites that are not there yet."""
         plates = list(plates)
         index = {name: i for i, name in enumerate(self.plates)}
@@ -202,7 +246,9 @@ class PlateStats:
         self._grow()
         codes = np.array([index[name] for name in plates], np.int64)
         np.add.at(self.counts, (codes, kinds), counts)
-        sites = pd.DataFrame({"site_id": rows["site_id"].astype(str).to_numpy(), "plate": codes, "kind": kinds})
+        np.add.at(self.field, codes, sums)
+        names = {name: rows[name].astype(str).to_numpy() for name in ("site_id", "well")}
+        sites = pd.DataFrame({**names, "plate": codes, "kind": kinds})
         self.sites = pd.concat([self.sites, sites], ignore_index=True)
         mean, std = moments.mean_std(counts)
         seen = counts > 0
@@ -220,6 +266,7 @@ class PlateStats:
         fresh = len(self.plates) - len(self.counts)
         if fresh:
             self.counts = np.concatenate([self.counts, np.zeros((fresh, *self.counts.shape[1:]), np.int64)])
+            self.field = np.concatenate([self.field, np.zeros((fresh, *self.field.shape[1:]), np.int64)])
 
     # Parts -----------------------------------------------------------------------------------------------------------
 
@@ -247,9 +294,13 @@ class PlateStats:
                     merged.plates.append(name)
                     merged.cell_types.append(cell_type)
                     merged.experiments.append(experiment)
+            if part.image_size is not None:
+                merged._sized(part.image_size)
             merged._grow()
             codes = np.array([index[name] for name in part.plates], np.int64)
             merged.counts[codes] += part.counts
+            if part.image_size is not None:
+                merged.field[codes] += part.field
             merged.sites = pd.concat(
                 [merged.sites, part.sites.assign(plate=codes[part.sites["plate"].to_numpy()])], ignore_index=True
             )
@@ -267,6 +318,9 @@ class PlateStats:
             "cell_types": np.array(self.cell_types, dtype=np.str_),
             "experiments": np.array(self.experiments, dtype=np.str_),
             "counts": self.counts,
+            "image_size": np.array(self.image_size or (0, 0), np.int64),
+            "field": self.field,
+            "site_well": np.array(self.sites["well"].tolist(), dtype=np.str_),
             "site_id": np.array(self.sites["site_id"].tolist(), dtype=np.str_),
             "site_plate": self.sites["plate"].to_numpy(np.int64),
             "site_kind": self.sites["kind"].to_numpy(np.int64),
@@ -301,10 +355,11 @@ class PlateStats:
                 stats = cls(counts.shape[2])
                 stats.plates, stats.cell_types = file["plates"].tolist(), file["cell_types"].tolist()
                 stats.experiments = file["experiments"].tolist()
-                stats.counts = counts
-                stats.sites = pd.DataFrame(
-                    {"site_id": file["site_id"].tolist(), "plate": file["site_plate"], "kind": file["site_kind"]}
-                )
+                stats.counts, stats.field = counts, file["field"]
+                stats.image_size = tuple(file["image_size"].tolist()) if file["image_size"].any() else None
+                columns = {"site_id": "site_id", "well": "site_well"}
+                sites = {name: file[column].tolist() for name, column in columns.items()}
+                stats.sites = pd.DataFrame({**sites, "plate": file["site_plate"], "kind": file["site_kind"]})
                 stats.moments = {name: file[f"site_{name}"] for name in _SITE_FIELDS}
                 return stats
         except FileNotFoundError:
@@ -316,21 +371,15 @@ class PlateStats:
 
     # Use -------------------------------------------------------------------------------------------------------------
 
-    def normalizer(self, normalize: Normalize, catalog) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Center and scale for each site of a catalog.
-
-        Returns
-        -------
-        groups : (N,) int64
-            The row of the tables for each site of the catalog.
-        center, scale : (G, C) float64
+    def normalizer(self, normalize: Normalize, catalog) -> Normalizer:
+        """What normalises each site of a catalog.
 
         Raises
         ------
         DataError
-            If a group of the catalog was not counted, or has no well of the wanted kind.
+            If a group of the catalog was not counted, or no level has enough wells of the wanted kind.
         """
-        names, members = self._groups(normalize.level)
+        names, _ = self._groups(normalize.level)
         index = {name: i for i, name in enumerate(names)}
         codes, catalog_names = catalog.group_keys(normalize.level)
         rows = np.array([index.get(name, -1) for name in catalog_names], np.int64)
@@ -338,14 +387,10 @@ class PlateStats:
         if len(groups) and groups.min() < 0:
             name = catalog_names[codes[groups < 0][0]]
             raise DataError(f"the statistics hold no site of {normalize.level} {name!r}: fit them over this catalog")
+        used = np.unique(groups)
+        members = self._members(normalize, names, used)
         kinds = list(_WELLS[normalize.wells])
         counts = np.stack([self.counts[np.ix_(plates, kinds)].sum((0, 1)) for plates in members])
-        empty = counts.sum((1, 2)) == 0
-        if len(groups) and empty[groups].any():
-            name = names[groups[empty[groups]][0]]
-            raise DataError(
-                f"{normalize.level} {name!r} has no counted {normalize.wells} well: use wells='all' or a coarser level"
-            )
         site_std = None
         if normalize.scale == "mean_site_std":
             site_std = np.full(counts.shape[:2], np.nan)
@@ -355,9 +400,71 @@ class PlateStats:
                 if mine.any():
                     # Sorted, so that the sum does not depend on the order in which parts were merged.
                     site_std[i] = np.sort(self.moments["std"][mine], axis=0).mean(0)
+        mapping = None
         with np.errstate(invalid="ignore"):
-            center, scale = normalize.statistics(counts, site_std)
-        return groups, center, scale
+            if normalize.method == "quantile":
+                everything = self.counts[:, kinds].sum((0, 1))
+                mapping = normalize.mapping(counts, everything)
+                center, scale = replace(normalize, clip=(0, 100)).statistics(everything)
+                center, scale = (np.broadcast_to(part, counts.shape[:2]) for part in (center, scale))
+            else:
+                mapping = normalize.mapping(counts) if normalize.maps else None
+                center, scale = normalize.statistics(counts, site_std)
+        return Normalizer(groups, center, scale, mapping)
+
+    def _members(self, normalize: Normalize, names: list[str], used: np.ndarray) -> list[np.ndarray]:
+        """The plates whose wells make the statistics of each group; of a coarser group, where wells are too few."""
+        wells = self.sites.assign(wanted=np.isin(self.sites["kind"], list(_WELLS[normalize.wells])))
+        wells = wells[wells["wanted"]].drop_duplicates(["plate", "well"])["plate"].value_counts()
+        wells = wells.reindex(range(len(self.plates)), fill_value=0).to_numpy()
+        levels = LEVELS[: LEVELS.index(normalize.level) + 1][::-1]
+        coarser = [self._groups(level) for level in levels]
+        members, fallen = list(coarser[0][1]), {}
+        for group in used:
+            inside = members[group]
+            for level, (_, candidates) in zip(levels, coarser):
+                plates = next(p for p in candidates if inside[0] in p)
+                if wells[plates].sum() >= normalize.min_wells:
+                    members[group] = plates
+                    if level != normalize.level:
+                        fallen.setdefault(level, []).append(names[group])
+                    break
+            else:
+                kind = "" if normalize.wells == "all" else f" {normalize.wells}"
+                raise DataError(
+                    f"{normalize.level} {names[group]!r} has fewer than {normalize.min_wells} counted{kind} wells, and "
+                    "so have all sites together: use wells='all' or a smaller min_wells"
+                )
+        for level, groups in fallen.items():
+            warnings.warn(
+                f"{len(groups)} of {len(used)} groups of level {normalize.level!r} have fewer than "
+                f"{normalize.min_wells} {normalize.wells} wells and take the statistics of their {level} "
+                f"(the first is {groups[0]})",
+                stacklevel=4,
+            )
+        return members
+
+    def illumination(self, catalog) -> tuple[np.ndarray, np.ndarray, int]:
+        """Factors that undo each plate's uneven illumination, estimated from the mean of its images.
+
+        Cells average out over a plate's wells, and what stays is the light (Smith et al., "CIDRE", Nature Methods 2015,
+        and Peng et al., "BaSiC", Nature Communications 2017, start there too). Dark current is not modelled.
+
+        Returns
+        -------
+        plates : (N,) int64
+            Row of the table for each site of the catalog.
+        factors : (P, C, GH, GW) float32
+        shift : int
+            See :func:`rxrx_fast.illumination.light_factors`.
+        """
+        index = {name: i for i, name in enumerate(self.plates)}
+        codes, names = catalog.group_keys("plate")
+        rows = np.array([index.get(name, -1) for name in names], np.int64)[codes]
+        if len(rows) and rows.min() < 0:
+            name = names[codes[rows < 0][0]]
+            raise DataError(f"the statistics hold no site of plate {name!r}: fit them over this catalog")
+        return rows, *light_factors(self.field, self.image_size)
 
     def _groups(self, level: str) -> tuple[list[str], list[np.ndarray]]:
         """Names of a level's groups, and the plates of each."""

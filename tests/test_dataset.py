@@ -145,7 +145,7 @@ def test_statistics_of_a_read_only_root_go_to_the_cache(rxrx_root, tmp_path, mon
         ({"dtype": "int32"}, "dtype='int32'"),
         ({"channels": (0, 1)}, "channels"),
         ({"channels": (1, 1)}, "channels"),
-        ({"size": 48}, "size=48"),
+        ({"size": 0}, "size=0"),
         ({"views": 0}, "views=0"),
         ({"views": []}, "views"),
         ({"views": ["wilds"], "augment": "wilds"}, "list of views"),

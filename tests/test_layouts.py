@@ -216,7 +216,7 @@ def test_values_that_would_leave_the_root(tmp_path, column, value):
     assert f"train.csv line 3: {column} {value!r}" in text
 
 
-@given(st.text(min_size=1, max_size=12) | st.text(alphabet="./\\\0:aB1 \n\"~", min_size=1, max_size=6))
+@given(st.text(min_size=1, max_size=12) | st.text(alphabet='./\\\0:aB1 \n"~', min_size=1, max_size=6))
 def test_no_accepted_value_leaves_the_root(tmp_path_factory, value):
     """Whatever the well is called, the catalog refuses it or its files lie below the root."""
     root = tmp_path_factory.mktemp("root").resolve()

@@ -20,7 +20,7 @@ def test_draws_depend_on_the_key_alone():
     policy = Policy(hflip=0.5, vflip=0.5, transpose=0.5, rot90=0.5, stats_jitter=0.1)
     whole = policy.draw(1, 2, SITES, 0, 6)
     part = policy.draw(1, 2, SITES[[700, 3, 12]], 0, 6)
-    for a, b in zip(whole, part):
+    for a, b in zip(whole[:3], part[:3]):
         np.testing.assert_array_equal(a[[700, 3, 12]], b)
     for other in (policy.draw(9, 2, SITES, 0, 6), policy.draw(1, 3, SITES, 0, 6), policy.draw(1, 2, SITES, 1, 6)):
         assert 0.8 < (other.codes != whole.codes).mean() < 0.95

@@ -43,7 +43,7 @@ def test_statistics_are_those_of_the_groups_pixels(catalog, stats, pixels, level
     chosen = {"all": kind != "", "controls": kind != "treatment", "negative_control": kind == "negative_control"}[wells]
     key = keys(catalog, level)
     for center, scale in (("mean", "std"), ("median", "mad"), ("mean", "mean_site_std")):
-        groups, m, s = stats.normalizer(Normalize(level, center, scale, wells), catalog)
+        groups, m, s, _ = stats.normalizer(Normalize(level, center, scale, wells), catalog)
         for i in (0, len(catalog) // 2, len(catalog) - 1):
             mine = pixels[(key == key[i]) & chosen].astype(np.float64)
             flat = mine.transpose(1, 0, 2, 3).reshape(mine.shape[1], -1)
@@ -75,8 +75,8 @@ def test_parts_merge_to_the_whole(catalog, stats, tmp_path):
     parts[0] = PlateStats.load(tmp_path / "a.npz")
     for merged in (parts[0].merge(parts[1]), parts[1].merge(parts[0])):
         for normalize in (Normalize(), Normalize("cell_type", "median", "mad"), Normalize(scale="mean_site_std")):
-            groups, m, s = merged.normalizer(normalize, catalog)
-            expected_groups, em, es = stats.normalizer(normalize, catalog)
+            groups, m, s, _ = merged.normalizer(normalize, catalog)
+            expected_groups, em, es, _ = stats.normalizer(normalize, catalog)
             np.testing.assert_array_equal(m[groups], em[expected_groups])
             np.testing.assert_array_equal(s[groups], es[expected_groups])
     with pytest.raises(DataError, match="in both"):

@@ -59,7 +59,7 @@ class Work:
         """The work over the sites of a catalog, all of them complete."""
         from rxrx_fast.normalize import Normalize
 
-        groups, mean, std = stats.normalizer(Normalize("plate"), catalog)
+        groups, mean, std, _ = stats.normalizer(Normalize("plate"), catalog)
         paths = catalog.files(range(len(catalog)))
         return cls(catalog, stats, paths, mean[groups].astype(np.float32), std[groups].astype(np.float32), **settings)
 
