@@ -145,7 +145,8 @@ def taps(start, step, count, kind):
     for i in range(count):
         position = start + i * step
         if kind == NEAREST:
-            first[i] = (position + (_ONE >> 1)) >> FRACTION
+            # By way of 1/256 of a pixel, so that a step's last bit does not decide between two pixels equally far.
+            first[i] = (((position + _HALF_Q) >> _Q) + 128) >> 8
             weights[i, 0] = 256
         elif width == 2:
             q = (position + _HALF_Q) >> _Q

@@ -16,7 +16,16 @@ import numpy as np
 
 from rxrx_fast.errors import DataError, UsageError
 
-__all__ = ["STAINS", "composite", "draw_augmented", "draw_batch", "draw_plates", "draw_site", "save", "statistics_table"]
+__all__ = [
+    "STAINS",
+    "composite",
+    "draw_augmented",
+    "draw_batch",
+    "draw_plates",
+    "draw_site",
+    "save",
+    "statistics_table",
+]
 
 
 class Stain(NamedTuple):

@@ -181,7 +181,7 @@ def _table(draws, policy, mapping, center, scale, black):
         table = table * draws.gain[..., None]
     if draws.offset is not None:
         table = table + draws.offset[..., None]
-    return table.astype(_F32), black
+    return np.ascontiguousarray(table, _F32), black
 
 
 def _ordered(augmentation, order):

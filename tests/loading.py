@@ -3,10 +3,18 @@
 import threading
 import time
 
+import numpy as np
+from PIL import Image
+
 import rxrx_fast as rx
 
 #: Every kind of draw that there is.
 POLICY = rx.Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=0.1)
+
+
+def pillow_pixels(catalog, i):
+    """(6, H, W) uint8 of site i, as Pillow decodes it."""
+    return np.stack([np.asarray(Image.open(path)) for path in catalog.files([i], (1, 2, 3, 4, 5, 6))[0]])
 
 
 def threads():
