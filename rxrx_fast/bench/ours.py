@@ -19,7 +19,8 @@ _POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
 
 def dataset_of(work: Work) -> Dataset:
     """The work as a data set of ours."""
-    return Dataset(work.catalog, normalize="plate", stats=work.stats, augment=_POLICY if work.augment else "none")
+    policy = _POLICY if work.augment else "none"
+    return Dataset(work.catalog, normalize="plate", stats=work.stats, augment=policy, dtype=work.dtype)
 
 
 class Loader:

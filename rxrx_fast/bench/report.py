@@ -23,7 +23,7 @@ def table(result: dict) -> str:
     lines = [
         f"{data['sites']:,} sites of {data['channels']} x {height} x {across} pixels, "
         f"{data['bytes_a_site'] / 1000:,.0f} kB each; batches of {work['batch_size']}, "
-        f"{work['threads']} threads or workers, on the {work['device'].upper()}",
+        f"{work['threads']} threads or workers, {work['dtype']} on the {work['device'].upper()}",
         f"work checked: every contestant is {work['checked']}",
         "",
         f"{'':{width}}  {'sites/s':>8}  {'min to max':>15}  {'rxrx_fast is':>12}",
@@ -87,7 +87,9 @@ def draw(result: dict, path: str | os.PathLike) -> Path:
     height, across = data["image_size"]
     axes.set_title("From six PNG files to a normalised, augmented batch", loc="left", color=_INK, fontsize=13, pad=24)
     where = machine["gpus"][0]["name"] if work["device"] == "cuda" and machine["gpus"] else machine["cpu"]
-    axes.text(0, 1.02, f"{data['channels']} x {height} x {across} pixels a site, batches of {work['batch_size']}, "
-              f"{work['threads']} threads or workers, {where}", transform=axes.transAxes, va="bottom", color=_FAINT,
-              fontsize=9)  # fmt: skip
+    below = (
+        f"{data['channels']} x {height} x {across} pixels a site, {work['dtype']} batches of {work['batch_size']}, "
+        f"{work['threads']} threads or workers, {where}"
+    )
+    axes.text(0, 1.02, below, transform=axes.transAxes, va="bottom", color=_FAINT, fontsize=9)
     return save(figure, path)

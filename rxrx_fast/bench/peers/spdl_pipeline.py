@@ -37,8 +37,14 @@ class Peer:
         for i, (site, files) in enumerate(batch):
             stack = np.stack([decode(data) for data in files])
             if images is None:
-                images = torch.empty((len(batch), *stack.shape), pin_memory=work.device == "cuda")
-            finish(stack, work.mean[site], work.std[site], work.augment, out=images[i].numpy())
+                images = torch.empty(
+                    (len(batch), *stack.shape), dtype=work.torch_dtype, pin_memory=work.device == "cuda"
+                )
+            # float16 is rounded from float32 as it is copied into the batch.
+            out = images[i].numpy() if work.dtype == "float32" else None
+            image = finish(stack, work.mean[site], work.std[site], work.augment, out)
+            if out is None:
+                images[i] = torch.from_numpy(image)
         return images
 
     def batches(self, count: int) -> Iterator[torch.Tensor]:
