@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from rxrx_fast import bench, cli, show
-from rxrx_fast.bench import ours, peers, race, report
+from rxrx_fast.bench import ours, peers, race, report, shares
 from rxrx_fast.bench.work import DTYPES, JITTER, RoundTrip, Work
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.errors import DataError, UsageError
@@ -216,7 +216,9 @@ def test_the_json_has_what_a_reader_needs(raced, rxrx_root):
         assert len(row["runs"]) == 3 and min(row["runs"]) == row["min"] <= row["sites_per_s"] <= row["max"]
         assert row["min"] > 0 and row["sites_per_s"] == sorted(row["runs"])[1]
     assert result["date"].endswith("+00:00") and result["command"].startswith("rxrx-fast")
-    assert set(result["report"]["stages_s"]) <= {"read", "decode", "finish", "deliver"}
+    assert set(result["report"]["stages_s"]) <= {*shares.STAGES, "deliver"}
+    found = result["report"]["threads_time"]
+    assert found["explained"] == pytest.approx(sum(found["shares"].values())) and found["threads"] == 1
 
 
 def test_the_table_tells_the_ratio(raced):
@@ -227,6 +229,9 @@ def test_the_table_tells_the_ratio(raced):
     line = next(line for line in text.splitlines() if line.startswith(second["name"]))
     assert f"{second['sites_per_s']:.1f}" in line and f"{first['sites_per_s'] / second['sites_per_s']:.2f}x" in line
     assert "work checked" in text and result["report"]["sentence"] in text
+    assert shares.sentence(result["report"]["threads_time"]) in text.splitlines()
+    result["report"]["threads_time"] = None
+    assert "threads' time" not in report.table(result)
 
 
 def test_the_chart_has_a_bar_for_everyone(raced, tmp_path):

@@ -7,11 +7,13 @@ module              what it holds
 ``peers``           torch's DataLoader with cv2 and with Pillow, and plain DALI: one file each
 ``ours``            rxrx_fast's loader, and its data set in torch's DataLoader
 ``race``            the check, the turns and their clock
+``shares``          where the time of our loader's threads goes
 ``machine``         what it was measured on
 ``report``          the table, the JSON file and the chart
 ==================  =============================================================================
 
-A contestant's life: made once, ``check``, two warm-up turns, ``rounds`` timed turns, ``close``.
+A contestant's life: made once, ``check``, two warm-up turns, ``rounds`` timed turns, ``close``. Ours has one turn more
+at the end, for the shares.
 """
 
 from __future__ import annotations
@@ -108,6 +110,8 @@ def run(
                 made.append(contestant(work))
             rows = race.run(made, work, rounds=rounds, seconds=seconds, tick=tick)
         report = made[0].loader.report()
+        # Not below half a second: the system's clocks advance in ticks.
+        threads_time = made[0].shares(round(rows[0].sites_per_s * max(seconds, 0.5) / batch_size))
     finally:
         for contestant in made:
             contestant.close()
@@ -122,7 +126,7 @@ def run(
             for row in rows
         ],
         "not_run": not_run,
-        "report": {"sentence": report["sentence"], "stages_s": report["stages_s"]},
+        "report": {"sentence": report["sentence"], "stages_s": report["stages_s"], "threads_time": threads_time},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": machine.commit(),
     }  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from rxrx_fast.bench import shares
 from rxrx_fast.bench.peers import OTHER_WORK
 from rxrx_fast.errors import DataError
 
@@ -36,11 +37,9 @@ def table(result: dict) -> str:
     lines += [f"{row['name']:{width}}  not run: {row['reason']}" for row in result["not_run"]]
     others = [row["name"] for row in rows if row["name"] in OTHER_WORK]
     lines += ["", *(f"other work, {name}: {OTHER_WORK[name]}" for name in others)] if others else []
-    stages = result["report"]["stages_s"]
-    total = sum(stages.values())
-    if total:
-        shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in stages.items())
-        lines += ["", f"rxrx_fast's own report: {result['report']['sentence']}", f"its thread's time: {shares}"]
+    lines += ["", f"rxrx_fast's own report: {result['report']['sentence']}"]
+    if result["report"]["threads_time"]:
+        lines.append(shares.sentence(result["report"]["threads_time"]))
     return "\n".join(lines)
 
 

@@ -61,9 +61,15 @@ class Peer:
             # A thread for each task of a stage; the one that reads waits for the disk.
             .build(num_threads=work.threads + 1)
         )
-        with pipeline.auto_stop():
-            for images in pipeline:
-                yield images.to("cuda", non_blocking=True) if work.device == "cuda" else images
+        # One thread a task, as for OpenCV.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with pipeline.auto_stop():
+                for images in pipeline:
+                    yield images.to("cuda", non_blocking=True) if work.device == "cuda" else images
+        finally:
+            torch.set_num_threads(threads)
 
     def close(self) -> None:
         # The threads ended with the last pass.
