@@ -31,12 +31,12 @@ def copies(folder: Path, sites: int, size: int) -> Catalog:
     """A catalog of so many sites of 6 x size x size pixels."""
     drawn = synthetic.generate(folder / "drawn", experiments=1, plates=1, wells=_DRAWN // 2, size=size, quiet=True)
     files = Catalog.read(drawn).files(range(_DRAWN))
-    (folder / "Plate1").mkdir()
+    (folder / "HUVEC-01").mkdir()
     for k in range(sites):
         for channel, path in enumerate(files[k % _DRAWN], start=1):
-            shutil.copyfile(path, folder / "Plate1" / f"site{k:05d}_w{channel}.png")
+            shutil.copyfile(path, folder / "HUVEC-01" / f"site{k:05d}_w{channel}.png")
     frame = pd.DataFrame({"experiment": "HUVEC-01", "well": [f"site{k:05d}" for k in range(sites)]})
-    return Catalog.from_frame(frame, "Plate{plate}/{well}_w{channel}.png", 6, root=folder)
+    return Catalog.from_frame(frame, "{experiment}/{well}_w{channel}.png", 6, root=folder)
 
 
 def epochs(folder: Path, sites: int, size: int, threads: int, rounds: int) -> list[dict]:

@@ -303,7 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
         result = header("reading", parameters)
         result["rows"], result["floors"] = rows(Path(folder), options)
         cores = min(machine.usable_cores(), max(options.threads))
-        result["epochs"] = epochs(Path(folder), options.sites, options.pixels, cores, options.rounds)
+        result["epochs"] = epochs(Path(folder), options.sites, options.pixels, cores, 3 * options.rounds)
         result["folders"] = folders(Path(folder), options)
     print(table(result))
     write(result, {"reading": draw(result)}, options.out)
