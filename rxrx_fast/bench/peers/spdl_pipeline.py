@@ -55,13 +55,13 @@ class Peer:
             PipelineBuilder()
             .add_source(self._order)
             .aggregate(work.batch_size)
-            .pipe(self._read, output_order="input")
-            .pipe(self._make, concurrency=work.threads, output_order="input")
+            .pipe(self._read)
+            .pipe(self._make, concurrency=work.threads)
             .add_sink(buffer_size=4)
             # A thread for each task of a stage; the one that reads waits for the disk.
             .build(num_threads=work.threads + 1)
         )
-        # One thread a task, as for OpenCV.
+        # One thread a task for torch too, which rounds to float16.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
