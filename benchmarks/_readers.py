@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from _shared import thread_clock
+
+from rxrx_fast.bench.shares import thread_clock
 
 LARGEST = 177_000  # bytes, the largest of RxRx1's files
 AHEAD = 8  # sites that a thread has asked the kernel for and not read yet

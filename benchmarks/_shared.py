@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: threads' own clocks, rounds in turns, results as JSON, and the look of a chart."""
+"""What the benchmark scripts share: rounds in turns, results as JSON, and the look of a chart."""
 
 from __future__ import annotations
 
@@ -34,19 +34,6 @@ def in_turns(measures: Sequence[Callable[[], object]], rounds: int) -> list[list
             turn = (number + step) % len(measures)
             results[turn].append(measures[turn]())
     return results
-
-
-def thread_clock(native_id: int | str = "self") -> tuple[float, float]:
-    """Seconds that a thread has run on a core, and seconds that it was ready and waited for one; (0, 0) if it is over.
-
-    What is left of the time since its start it slept: for the GIL, a lock, work or a disk.
-    """
-    path = "/proc/thread-self/schedstat" if native_id == "self" else f"/proc/self/task/{native_id}/schedstat"
-    try:
-        ran, ready, _ = Path(path).read_text(encoding="ascii").split()
-    except FileNotFoundError:
-        return 0.0, 0.0
-    return int(ran) / 1e9, int(ready) / 1e9
 
 
 def thread_counts() -> list[int]:

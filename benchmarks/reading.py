@@ -16,6 +16,9 @@ row sleep only for each other: for the GIL, and with mmap for the address space'
 the disk: for its bandwidth if the row comes within 60% of what large reads in parallel measure, else because too few
 requests are on their way.
 
+The loader's own rows are whole epochs, decoded and finished: warm and cold, with its asking ahead for later batches
+(``rxrx_fast/ahead.py``) and without.
+
 A folder of 100,000 files is compared with folders of 3,700, a plate's, by listing them and opening random names.
 """
 
@@ -31,8 +34,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from _epochs import epochs
 from _readers import DROP, LARGEST, METHODS, evict, measure, opened, resident
 from _shared import INK, SERIES, THEIRS, dress, header, in_turns, new_figure, spread, thread_counts, write
+
+from rxrx_fast.bench import machine
 
 BLOCK = 65_536
 NEAR = 0.6  # share of a disk's floor from which on it is the bound
@@ -217,6 +223,12 @@ def table(result: dict) -> str:
             f"{row['method']:25}{row['threads']:7} {row['cache']:>5} {rate['median']:9.0f} {rate['min']:8.0f} "
             f"{rate['max']:8.0f} {rate['median'] * row['bytes_a_site'] / 1e6:7.0f}   {parts}  {row['bound']}"
         )
+    for row in result["epochs"]:
+        rate = row["sites_per_s"]
+        lines.append(
+            f"the loader, {row['loader']:14}{row['threads']:5} {row['cache']:>5} {rate['median']:9.0f} "
+            f"{rate['min']:8.0f} {rate['max']:8.0f}"
+        )
     for row in result["folders"]:
         lines.append(
             f"{row['layout']}, {row['files_a_folder']:,} names each, {row['cache']}: open and close "
@@ -279,10 +291,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--drop-caches", action="store_true", help="as root: empty every cache of the whole machine")
     parser.add_argument("--smallest", action="store_true", help="a few files and names, to see that it runs")
     options = parser.parse_args(arguments)
-    options.threads, options.floor_bytes = thread_counts(), 256 << 20
+    options.threads, options.floor_bytes, options.pixels = thread_counts(), 256 << 20, 512
     if options.smallest:
         options.sites, options.names, options.seconds, options.rounds = 6, 500, 0.02, 1
-        options.threads, options.floor_bytes = [2], 1 << 20
+        options.threads, options.floor_bytes, options.pixels = [2], 1 << 20, 64
     if options.drop_caches and not os.access(DROP, os.W_OK):
         parser.error(f"--drop-caches needs to write {DROP}: run as root, outside of a container")
     with tempfile.TemporaryDirectory(prefix="rxrx_reading_", dir=options.folder) as folder:
@@ -290,6 +302,8 @@ def main(arguments: list[str] | None = None) -> None:
         parameters["disk"] = disk_of(Path(folder))
         result = header("reading", parameters)
         result["rows"], result["floors"] = rows(Path(folder), options)
+        cores = min(machine.usable_cores(), max(options.threads))
+        result["epochs"] = epochs(Path(folder), options.sites, options.pixels, cores, 3 * options.rounds)
         result["folders"] = folders(Path(folder), options)
     print(table(result))
     write(result, {"reading": draw(result)}, options.out)

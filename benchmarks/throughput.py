@@ -9,19 +9,16 @@ setting is varied at a time. The values of a sweep take turns, round by round, a
 so that the files are in the page cache. A turn is a whole pass: nothing is in flight when it begins or ends.
 
 **Shares.** One more turn of each value reads, between two batches in its middle, the loader's own clocks of its stages
-and the system's clocks of its threads. ``wall x threads`` is what the loader's threads could have worked; ``reading``,
-``decoding`` and ``finishing`` are its stages, ``idle`` is the time that the threads slept. ``unexplained`` is what is
-left: Python between the stages. It is below zero where threads sleep inside a stage, for the GIL or a disk, because
-that counts twice. Two more are no part of the sum: ``no core`` is the time that threads were ready and had no core,
-inside a stage or between stages (others are at work on the machine, or there are more threads than cores), and
-``delivering`` the share of the wall time that the one thread which hands batches over waited for a free place.
+and the system's clocks of its threads; ``rxrx_fast/bench/shares.py`` says what the shares mean. ``other`` is what they
+leave of ``wall x threads``: Python between the stages, below zero where threads sleep inside a stage. Two more are no
+part of the sum: ``no core`` (others are at work on the machine, or there are more threads than cores), and
+``delivering``, the share of the wall time that the one thread which hands batches over waited for a free place.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,23 +35,18 @@ from _shared import (
     in_turns,
     new_figure,
     spread,
-    thread_clock,
     thread_counts,
     write,
 )
 
 from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy, synthetic
 from rxrx_fast.bench import machine
+from rxrx_fast.bench.shares import measure, observed, thread_clock
 from rxrx_fast.bench.work import DESCRIPTION, JITTER
-from rxrx_fast.pipeline import BATCHES_IN_FLIGHT
 
-STAGES = {"read": "reading", "decode": "decoding", "finish": "finishing"}
-#: Shares of wall x threads that add up to 1.
-SHARES = (*STAGES.values(), "idle", "unexplained")
+#: Shares that are no part of wall x threads.
+BESIDE = ("no core", "delivering")
 POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
-# Batches at a pass's end that are left out of the shares: with the last one read, the threads run out of work.
-_TAIL = BATCHES_IN_FLIGHT + 3
-_HEAD = 2
 
 
 class Shuffled:
@@ -123,25 +115,11 @@ class Lane:
         return sites / (time.perf_counter() - start)
 
     def shares(self) -> dict[str, float]:
-        """Where the time of one pass goes, between a batch near its beginning and one near its end."""
-        batches = _HEAD + self.batches + _TAIL
-        self._sampler.count = batches * self._batch_size
-        clocks = [self._clocks() for number, _ in enumerate(self._loader) if number in (_HEAD, batches - 1 - _TAIL)]
-        (start, stages, cores), (end, stages_end, cores_end) = clocks
-        wall = end - start
-        total = wall * self._threads
-        shares = {name: (stages_end.get(stage, 0) - stages.get(stage, 0)) / total for stage, name in STAGES.items()}
-        ran, ready = np.sum([np.subtract(now, cores.get(thread, (0, 0))) for thread, now in cores_end.items()], axis=0)
-        shares["idle"] = 1 - (ran + ready) / total
-        shares["unexplained"] = 1 - sum(shares.values())
-        shares["no core"] = ready / total
-        shares["delivering"] = (stages_end.get("deliver", 0) - stages.get("deliver", 0)) / wall
-        return {"wall_s": wall, **shares}
-
-    def _clocks(self):
-        pool = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("rxrx_fast_")]
-        cores = {native_id: thread_clock(native_id) for native_id in pool}
-        return time.perf_counter(), dict(self._loader.report()["stages_s"]), cores
+        """Where the time of one pass goes."""
+        self._sampler.count = observed(self.batches) * self._batch_size
+        found = measure(self._loader)
+        beside = {"no core": found["no_core"], "delivering": found["delivering"]}
+        return {**found["shares"], "other": 1 - found["explained"], **beside}
 
 
 def sweep(name: str, unit: str, values: list, options, usual: dict, lane: Callable[..., Lane]) -> dict:
@@ -161,7 +139,7 @@ def sweep(name: str, unit: str, values: list, options, usual: dict, lane: Callab
 def table(found: dict) -> str:
     """A sweep for a terminal."""
     fixed = ", ".join(f"{name} {value}" for name, value in found["fixed"].items())
-    columns = (*SHARES, "no core", "delivering")
+    columns = list(found["values"][0]["shares"])
     lines = [f"{found['unit']} ({fixed})", f"{'':>8}  {'sites/s':>8}  {'min to max':>17}  " + "  ".join(columns)]
     for point in found["values"]:
         rate = point["sites_per_s"]
@@ -202,7 +180,8 @@ def draw(found: dict, where: str):
     dress(above, f"rxrx_fast.DataLoader by {found['unit']}", f"{fixed}; {where}\nmedian of the rounds, whiskers from "
           "slowest to fastest", ylabel="sites a second")  # fmt: skip
     bottom = np.zeros(len(points))
-    for name, color in zip(SHARES, (*SERIES[:3], THEIRS, FAINT)):
+    stages = [name for name in points[0]["shares"] if name not in ("waiting", "other", *BESIDE)]
+    for name, color in zip((*stages, "waiting", "other"), (*SERIES[: len(stages)], THEIRS, FAINT)):
         part = np.array([max(point["shares"][name], 0) for point in points])
         below.bar(x, part, bottom=bottom, width=0.55, color=color, label=name)
         bottom += part
@@ -224,6 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--smallest", action="store_true", help="one tiny value a sweep, to see that it runs")
     options = parser.parse_args(arguments)
+    if thread_clock() == (0.0, 0.0):
+        parser.error("this system keeps no clocks of threads; Linux does")
     threads, batch_sizes, sizes = thread_counts(), [8, 16, 32, 64], [64, 128, 256, 512]
     dtypes = ["uint8", "float16", "float32"]
     usual = {"threads": machine.usable_cores(), "batch_size": 32, "image_size": 512, "dtype": "float32"}
@@ -258,8 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
         result["sweeps"].append(found)
         figures[sweeping] = draw(found, where)
         print(table(found), flush=True)
-    off = max((point["shares"]["unexplained"] for found in result["sweeps"] for point in found["values"]), key=abs)
-    print(f"reading, decoding, finishing and idle leave at most {off:.1%} of wall x threads unexplained")
+    off = max((point["shares"]["other"] for found in result["sweeps"] for point in found["values"]), key=abs)
+    print(f"the stages and the waiting leave at most {off:.1%} of wall x threads unexplained")
     write(result, figures, options.out)
 
 

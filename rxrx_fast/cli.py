@@ -128,6 +128,7 @@ def _bench(options) -> None:
         options.root,
         peers=options.peers,
         device=options.device,
+        dtype=options.dtype,
         sites=options.sites,
         batch_size=options.batch_size,
         threads=options.threads,
@@ -237,14 +238,16 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = _command(
         commands, "bench", _bench, "measure loading speed, against others if you like",
-        "Streams plate-normalised, jittered, flipped and turned float32 batches and reports sites a second. With "
+        "Streams plate-normalised, jittered, flipped and turned batches and reports sites a second. With "
         "--peers the same work runs through torch's DataLoader with cv2 and with Pillow and through plain DALI, "
-        "taking turns in one run, after a check that all of them deliver the same pixels.",
+        "taking turns in one run, after a check that all of them deliver the same pixels. Then come the shares of our "
+        "threads' time: reading, decoding, fusing, waiting, and how much of it they explain.",
         "rxrx-fast bench data/rxrx1 --peers --json race.json --plot race.png",
     )  # fmt: skip
     _add_root(bench)
     bench.add_argument("--peers", action="store_true", help="race the other ways of loading as well")
     bench.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where batches are delivered")
+    bench.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of everyone's batches")
     bench.add_argument("--json", metavar="FILE", help="write results, machine and data as JSON")
     bench.add_argument("--plot", metavar="FILE", help="draw a bar chart")
     bench.add_argument("--sites", metavar="N", type=_positive, default=1024,

@@ -8,7 +8,8 @@ nothing of sites, and end the epoch at the first bad file. What DALI decodes dep
 - all others enter DALI as encoded bytes and are decoded there. A batch of B sites with six files each leaves as one
   dense tensor, so that stacking the channels costs nothing: it is a view.
 
-The pool works two batches ahead, DALI one more.
+The pool works two batches ahead, DALI one more. The files of the batches after those are asked for, where they are not
+in memory yet.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rxrx_fast.ahead import Ahead
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.meter import Meter
@@ -113,7 +115,8 @@ class SitePipeline:
         self._image_size = store.image_size
         self._decodes = store.decodes
         self._buffers = buffers or Buffers(BATCHES_IN_FLIGHT)
-        self._source = self._read(iter(batches))
+        self._ahead = Ahead(store, batches, batch_size)
+        self._source = self._read(iter(self._ahead))
         self._pipe = None
 
     # Reading ---------------------------------------------------------------------------------------------------------
@@ -274,6 +277,7 @@ class SitePipeline:
         self._in_flight.clear()
         self._again.clear()
         self._source.close()
+        self._ahead.close()
 
 
 def _raise_fault(position: int, fault: SiteError) -> None:

@@ -4,15 +4,16 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from rxrx_fast import bench, cli
-from rxrx_fast.bench import ours, peers, race, report
-from rxrx_fast.bench.work import JITTER, RoundTrip, Work
+from rxrx_fast import bench, cli, show
+from rxrx_fast.bench import ours, peers, race, report, shares
+from rxrx_fast.bench.work import DTYPES, JITTER, RoundTrip, Work
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.stats import PlateStats
@@ -40,10 +41,12 @@ def stats(catalog):
     return PlateStats.fit(catalog, quiet=True)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CONTESTANTS)
-def test_everyone_does_the_same_work(name, catalog, stats):
+def test_everyone_does_the_same_work(name, dtype, catalog, stats):
     """Without augmentation every contestant delivers the reference's pixels in order, pass after pass."""
-    race.check(contestant(name), Work.of(catalog.take(range(5)), stats, batch_size=2, threads=1, augment=False))
+    work = Work.of(catalog.take(range(5)), stats, batch_size=2, threads=1, dtype=dtype, augment=False)
+    race.check(contestant(name), work)
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)
@@ -120,6 +123,30 @@ def test_the_check_refuses_other_work(catalog, stats):
         race.check(cheat(lambda batches: batches[:0]), work)
 
 
+def test_the_check_knows_the_dtype(catalog, stats):
+    """float16 may differ by its own rounding, but not by a coarser one, nor may another dtype be delivered."""
+    half = Work.of(catalog.take(range(4)), stats, batch_size=2, threads=1, dtype="float16", augment=False)
+    whole = replace(half, dtype="float32")
+
+    def cheat(change):
+        class Cheat(ours.Loader):
+            name = "cheat"
+
+            def batches(self, count):
+                return map(change, super().batches(count))
+
+        return Cheat
+
+    race.check(cheat(lambda images: images), half)
+    with pytest.raises(DataError, match="its pixels"):
+        race.check(cheat(lambda images: images.bfloat16().half()), half)
+    with pytest.raises(DataError, match="its pixels"):
+        race.check(cheat(lambda images: images.half().float()), whole)
+    for change, work in ((torch.Tensor.float, half), (torch.Tensor.half, whole)):
+        with pytest.raises(DataError, match="cheat does not do the same work: it delivers torch.float"):
+            race.check(cheat(change), work)
+
+
 class Sleeper:
     """A contestant of a known rate."""
 
@@ -189,7 +216,9 @@ def test_the_json_has_what_a_reader_needs(raced, rxrx_root):
         assert len(row["runs"]) == 3 and min(row["runs"]) == row["min"] <= row["sites_per_s"] <= row["max"]
         assert row["min"] > 0 and row["sites_per_s"] == sorted(row["runs"])[1]
     assert result["date"].endswith("+00:00") and result["command"].startswith("rxrx-fast")
-    assert set(result["report"]["stages_s"]) <= {"read", "decode", "finish", "deliver"}
+    assert set(result["report"]["stages_s"]) <= {*shares.STAGES, "deliver"}
+    found = result["report"]["threads_time"]
+    assert found["explained"] == pytest.approx(sum(found["shares"].values())) and found["threads"] == 1
 
 
 def test_the_table_tells_the_ratio(raced):
@@ -200,6 +229,9 @@ def test_the_table_tells_the_ratio(raced):
     line = next(line for line in text.splitlines() if line.startswith(second["name"]))
     assert f"{second['sites_per_s']:.1f}" in line and f"{first['sites_per_s'] / second['sites_per_s']:.2f}x" in line
     assert "work checked" in text and result["report"]["sentence"] in text
+    assert shares.sentence(result["report"]["threads_time"]) in text.splitlines()
+    result["report"]["threads_time"] = None
+    assert "threads' time" not in report.table(result)
 
 
 def test_the_chart_has_a_bar_for_everyone(raced, tmp_path):
@@ -214,6 +246,17 @@ def test_the_chart_has_a_bar_for_everyone(raced, tmp_path):
     theirs_wide = (np.abs(image - (0xB8, 0xBE, 0xC7)).sum(-1) < 12).sum(1).max()
     assert theirs_wide > 30 and 3.7 < ours_wide / theirs_wide < 4.3
     assert (raced / "race.png").stat().st_size > 10_000
+
+
+def test_the_chart_names_the_dtype(raced, monkeypatch):
+    """A picture of float16 batches can't be taken for one of float32."""
+    drawn = []
+    monkeypatch.setattr(show, "save", lambda figure, path: drawn.append(figure))
+    result = json.loads((raced / "race.json").read_text())
+    for dtype in DTYPES:
+        report.draw({**result, "work": {**result["work"], "dtype": dtype}}, "unused.png")
+    remarks = [" ".join(text.get_text() for text in figure.axes[0].texts) for figure in drawn]
+    assert [[dtype in remark for dtype in DTYPES] for remark in remarks] == [[True, False], [False, True]]
 
 
 def test_a_missing_package_is_listed(monkeypatch, rxrx_root):
@@ -281,9 +324,12 @@ def test_repacked_files_are_removed(catalog, stats, monkeypatch, tmp_path):
         assert not list(tmp_path.iterdir()), name
 
 
-def test_without_peers_only_our_rows_run(rxrx_root):
-    """Every row's name begins with rxrx_fast."""
-    result = bench.run(rxrx_root, sites=4, batch_size=2, threads=1, rounds=1, seconds=0.05, quiet=True)
+def test_without_peers_only_our_rows_run(rxrx_root, tmp_path):
+    """Every row's name begins with rxrx_fast; the dtype asked for is in the JSON and in the table."""
+    arguments = ["bench", str(rxrx_root), "--json", str(tmp_path / "half.json"), "--dtype", "float16", "--quiet"]
+    assert cli.main(arguments + "--sites 4 --batch-size 2 --threads 1 --rounds 1 --seconds 0.05".split()) == 0
+    result = json.loads((tmp_path / "half.json").read_text())
+    assert result["work"]["dtype"] == "float16" and "float16 on the CPU" in report.table(result)
     assert len(result["results"]) == 2 and not result["not_run"]
     assert all(row["name"].startswith("rxrx_fast") for row in result["results"])
 
@@ -293,6 +339,12 @@ def test_a_gpu_that_is_missing_is_said(rxrx_root):
     """--device cuda without a GPU is a usage error with the reason."""
     with pytest.raises(UsageError, match="device='cuda'.*torch"):
         bench.run(rxrx_root, device="cuda", quiet=True)
+
+
+def test_a_dtype_that_nobody_races_in_is_said(rxrx_root):
+    """Raw pixels are other work than W1."""
+    with pytest.raises(UsageError, match="dtype='uint8': must be 'float32' or 'float16'"):
+        bench.run(rxrx_root, dtype="uint8", quiet=True)
 
 
 def test_results_that_cannot_be_written_are_an_error(raced, tmp_path):

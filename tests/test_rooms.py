@@ -17,6 +17,7 @@ FLOORS = {
     "progress": 0,
     "meter": 0,
     "randomness": 0,
+    "ahead": 0,
     "buffers": 0,
     "rows": 1,
     "layouts": 2,

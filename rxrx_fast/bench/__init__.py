@@ -7,11 +7,13 @@ module              what it holds
 ``peers``           torch's DataLoader with cv2 and with Pillow, and plain DALI: one file each
 ``ours``            rxrx_fast's loader, and its data set in torch's DataLoader
 ``race``            the check, the turns and their clock
+``shares``          where the time of our loader's threads goes
 ``machine``         what it was measured on
 ``report``          the table, the JSON file and the chart
 ==================  =============================================================================
 
-A contestant's life: made once, ``check``, two warm-up turns, ``rounds`` timed turns, ``close``.
+A contestant's life: made once, ``check``, two warm-up turns, ``rounds`` timed turns, ``close``. Ours has one turn more
+at the end, for the shares.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from rxrx_fast.bench import machine, race
 from rxrx_fast.bench.peers import PEERS, load
 from rxrx_fast.bench.report import draw, table, write_json
-from rxrx_fast.bench.work import DESCRIPTION, Work
+from rxrx_fast.bench.work import DESCRIPTION, DTYPES, Work
 from rxrx_fast.errors import DataError, UsageError
 
 __all__ = ["draw", "run", "table", "write_json"]
@@ -37,6 +39,7 @@ def run(
     *,
     peers: bool = False,
     device: str = "cpu",
+    dtype: str = "float32",
     sites: int = 1024,
     batch_size: int = 32,
     threads: int | None = None,
@@ -53,6 +56,8 @@ def run(
         Race torch's DataLoader and DALI too.
     device : {"cpu", "cuda"}
         Where batches are delivered.
+    dtype : {"float32", "float16"}
+        Of the batches, for everyone.
     sites : int
         At most so many, spread evenly over the data. Their statistics are fitted first, which also brings the files
         into the page cache.
@@ -70,6 +75,8 @@ def run(
     from rxrx_fast.stats import PlateStats
 
     resolve(device)
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype={dtype!r}: must be {' or '.join(map(repr, DTYPES))}")
     catalog = root if isinstance(root, Catalog) else Catalog.read(root, progress=not quiet)
     if peers and catalog.layout.files_per_site == 1:
         raise UsageError(
@@ -82,11 +89,12 @@ def run(
     stats = PlateStats.fit(chosen, num_threads=threads, quiet=quiet)
     # Neighbours on disk are not neighbours in a batch, as in training.
     chosen = chosen.take(np.random.default_rng(0).permutation(len(chosen)))
-    settings = {"batch_size": batch_size, "threads": threads or machine.usable_cores(), "device": device}
+    settings = {"batch_size": batch_size, "threads": threads or machine.usable_cores(), "device": device,
+                "dtype": dtype}  # fmt: skip
     work = Work.of(chosen, stats, **settings)
     classes, not_run = _contestants(peers)
-    few = Work.of(chosen.take(range(min(_CHECKED_SITES, len(chosen)))), stats, device=device, augment=False,
-                  batch_size=2, threads=1)  # fmt: skip
+    few = Work.of(chosen.take(range(min(_CHECKED_SITES, len(chosen)))), stats, device=device, dtype=dtype,
+                  augment=False, batch_size=2, threads=1)  # fmt: skip
     made = []
     try:
         with bar(len(classes) * (2 + rounds), "racing", unit="turn", quiet=quiet) as progress:
@@ -102,6 +110,8 @@ def run(
                 made.append(contestant(work))
             rows = race.run(made, work, rounds=rounds, seconds=seconds, tick=tick)
         report = made[0].loader.report()
+        # Not below half a second: the system's clocks advance in ticks.
+        threads_time = made[0].shares(round(rows[0].sites_per_s * max(seconds, 0.5) / batch_size))
     finally:
         for contestant in made:
             contestant.close()
@@ -116,7 +126,7 @@ def run(
             for row in rows
         ],
         "not_run": not_run,
-        "report": {"sentence": report["sentence"], "stages_s": report["stages_s"]},
+        "report": {"sentence": report["sentence"], "stages_s": report["stages_s"], "threads_time": threads_time},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": machine.commit(),
     }  # fmt: skip

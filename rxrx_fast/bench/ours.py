@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from rxrx_fast.bench import shares
 from rxrx_fast.bench.peers.torch_loader import TorchLoader
 from rxrx_fast.bench.work import JITTER, RoundTrip, Work
 from rxrx_fast.dataset import Dataset
@@ -19,7 +20,8 @@ _POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
 
 def dataset_of(work: Work) -> Dataset:
     """The work as a data set of ours."""
-    return Dataset(work.catalog, normalize="plate", stats=work.stats, augment=_POLICY if work.augment else "none")
+    policy = _POLICY if work.augment else "none"
+    return Dataset(work.catalog, normalize="plate", stats=work.stats, augment=policy, dtype=work.dtype)
 
 
 class Loader:
@@ -38,6 +40,11 @@ class Loader:
         self._sampler.count = count * self._batch_size
         for images, _, _ in self.loader:
             yield images
+
+    def shares(self, batches: int) -> dict | None:
+        """Where its threads' time goes, over one more pass; see :func:`rxrx_fast.bench.shares.measure`."""
+        self._sampler.count = shares.observed(batches) * self._batch_size
+        return shares.measure(self.loader)
 
     def close(self) -> None:
         self.loader = None

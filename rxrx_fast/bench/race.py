@@ -16,6 +16,8 @@ __all__ = ["Row", "check", "run"]
 
 # The contestants divide, or multiply by a reciprocal, in float32: a few units in the last place apart.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-4
+# The largest relative error of a rounding to nearest: half of the last of eleven bits.
+_ROUNDING = {"float32": 0.0, "float16": 2.0**-11}
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Row:
 def check(contestant: type, work: Work) -> None:
     """Raise DataError unless a contestant delivers the reference's pixels, in order, over two passes of the list.
 
+    With float16 they may differ by its rounding more, and by no more than that.
+
     Parameters
     ----------
     work : Work
@@ -46,11 +50,14 @@ def check(contestant: type, work: Work) -> None:
     try:
         position = 0
         count = -(-len(work) // work.batch_size)
+        relative = _RELATIVE + _ROUNDING[work.dtype]
         for _ in range(2):
             for images in made.batches(count):
-                for image in images.cpu().numpy():
+                if images.dtype != work.torch_dtype:
+                    raise DataError(f"{made.name} does not do the same work: it delivers {images.dtype}")
+                for image in images.float().cpu().numpy():
                     reference = work.reference(position % len(work))
-                    if image.shape != reference.shape or not np.allclose(image, reference, _RELATIVE, _ABSOLUTE):
+                    if image.shape != reference.shape or not np.allclose(image, reference, relative, _ABSOLUTE):
                         site = work.catalog.table["site_id"].iat[position % len(work)]
                         raise DataError(f"{made.name} does not do the same work: its pixels of site {site} differ")
                     position += 1

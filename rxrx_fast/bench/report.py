@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from rxrx_fast.bench import shares
 from rxrx_fast.bench.peers import OTHER_WORK
 from rxrx_fast.errors import DataError
 
@@ -23,7 +24,7 @@ def table(result: dict) -> str:
     lines = [
         f"{data['sites']:,} sites of {data['channels']} x {height} x {across} pixels, "
         f"{data['bytes_a_site'] / 1000:,.0f} kB each; batches of {work['batch_size']}, "
-        f"{work['threads']} threads or workers, on the {work['device'].upper()}",
+        f"{work['threads']} threads or workers, {work['dtype']} on the {work['device'].upper()}",
         f"work checked: every contestant is {work['checked']}",
         "",
         f"{'':{width}}  {'sites/s':>8}  {'min to max':>15}  {'rxrx_fast is':>12}",
@@ -36,11 +37,9 @@ def table(result: dict) -> str:
     lines += [f"{row['name']:{width}}  not run: {row['reason']}" for row in result["not_run"]]
     others = [row["name"] for row in rows if row["name"] in OTHER_WORK]
     lines += ["", *(f"other work, {name}: {OTHER_WORK[name]}" for name in others)] if others else []
-    stages = result["report"]["stages_s"]
-    total = sum(stages.values())
-    if total:
-        shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in stages.items())
-        lines += ["", f"rxrx_fast's own report: {result['report']['sentence']}", f"its thread's time: {shares}"]
+    lines += ["", f"rxrx_fast's own report: {result['report']['sentence']}"]
+    if result["report"]["threads_time"]:
+        lines.append(shares.sentence(result["report"]["threads_time"]))
     return "\n".join(lines)
 
 
@@ -87,7 +86,9 @@ def draw(result: dict, path: str | os.PathLike) -> Path:
     height, across = data["image_size"]
     axes.set_title("From six PNG files to a normalised, augmented batch", loc="left", color=_INK, fontsize=13, pad=24)
     where = machine["gpus"][0]["name"] if work["device"] == "cuda" and machine["gpus"] else machine["cpu"]
-    axes.text(0, 1.02, f"{data['channels']} x {height} x {across} pixels a site, batches of {work['batch_size']}, "
-              f"{work['threads']} threads or workers, {where}", transform=axes.transAxes, va="bottom", color=_FAINT,
-              fontsize=9)  # fmt: skip
+    below = (
+        f"{data['channels']} x {height} x {across} pixels a site, {work['dtype']} batches of {work['batch_size']}, "
+        f"{work['threads']} threads or workers, {where}"
+    )
+    axes.text(0, 1.02, below, transform=axes.transAxes, va="bottom", color=_FAINT, fontsize=9)
     return save(figure, path)

@@ -1,7 +1,8 @@
 """The work that every contestant does: W1, as data and as a plain NumPy reference.
 
 W1 is what the RxRx1 competition's second place (DeepNoise) feeds its model: six PNG files a site, stacked; each
-channel standardised by its plate's mean and deviation, both jittered; mirrored and turned; float32 in NCHW batches.
+channel standardised by its plate's mean and deviation, both jittered; mirrored and turned; in NCHW batches of float32,
+or of float16 for a model that works in half precision.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-__all__ = ["DESCRIPTION", "JITTER", "RoundTrip", "Work"]
+__all__ = ["DESCRIPTION", "DTYPES", "JITTER", "RoundTrip", "Work"]
 
 #: The mean and the deviation are each multiplied by 1 + JITTER * u, u uniform in [-1, 1), a draw a site and channel.
 JITTER = 0.1
 
+#: What a batch can be made of.
+DTYPES = ("float32", "float16")
+
 DESCRIPTION = (
     "W1: one PNG a channel -> stack -> (x - plate mean) / plate std with both jittered by x(1 + 0.1 u), u in [-1, 1) "
-    "-> horizontal flip p .5, vertical flip p .5, rotation by 0, 90, 180 or 270 degrees -> float32 NCHW torch tensor"
+    "-> horizontal flip p .5, vertical flip p .5, rotation by 0, 90, 180 or 270 degrees -> NCHW torch tensor"
 )
 
 
@@ -40,6 +44,8 @@ class Work:
     batch_size, threads : int
         ``threads`` is worker processes for torch and threads for the others.
     device : {"cpu", "cuda"}
+    dtype : {"float32", "float16"}
+        Of what is delivered. Everyone computes in float32; float16 is rounded from it.
     augment : bool
         False for the check, which compares pixels.
     """
@@ -52,6 +58,7 @@ class Work:
     batch_size: int = 32
     threads: int = 1
     device: str = "cpu"
+    dtype: str = "float32"
     augment: bool = True
 
     @classmethod
@@ -65,6 +72,13 @@ class Work:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def torch_dtype(self):
+        """``dtype`` as torch has it."""
+        import torch
+
+        return getattr(torch, self.dtype)
 
     def reference(self, site: int) -> np.ndarray:
         """A finished site without augmentation, (C, H, W) float32, as plainly as it can be written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +15,9 @@ from rxrx_fast.errors import DataError, SiteError
 from rxrx_fast.meter import Meter
 
 __all__ = ["FileStore"]
+
+# Linux alone has it: read what is in memory, and fail rather than wait for a disk.
+_NO_WAIT = getattr(os, "RWF_NOWAIT", None)
 
 
 class FileStore:
@@ -91,6 +95,31 @@ class FileStore:
                     raise self._fault(position, path, str(error)) from None
             files.append(data)
         return files
+
+    def in_memory(self, position: int) -> bool:
+        """Whether a site's first file begins in the page cache; True if the system doesn't tell. Never raises."""
+        if _NO_WAIT is None:
+            return True
+        with suppress(OSError):
+            descriptor = os.open(self.paths(position)[0], os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.preadv(descriptor, [bytearray(1)], 0, _NO_WAIT)
+            except BlockingIOError:
+                return False
+            finally:
+                os.close(descriptor)
+        return True
+
+    def ask(self, position: int) -> None:
+        """Have the system fetch a site's files into the page cache, without waiting for them. Never raises."""
+        for path in self.paths(position):
+            # What is wrong with a file is told when it is read.
+            with suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(descriptor)
 
     @cached_property
     def decodes(self) -> bool:

@@ -1,9 +1,9 @@
 """The other ways of doing the same work, each written as its users would write it for speed.
 
 A contestant is a class with a ``name``, made from a :class:`~rxrx_fast.bench.work.Work`. ``batches(count)`` yields that
-many (B, C, H, W) float32 tensors, going round the list of sites; ``close()`` ends its workers. What is costly to make
-(processes, pipelines, repacked files) is made once and kept. When ``batches`` is exhausted nothing may go on in the
-background.
+many (B, C, H, W) tensors of the work's dtype, going round the list of sites; ``close()`` ends its workers. What is
+costly to make (processes, pipelines, repacked files) is made once and kept. When ``batches`` is exhausted nothing may
+go on in the background.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def _pipeline(work: Work, statistics):
             image = fn.transpose(image, perm=[1, 0, 2], transpose_layout=False)
         image = fn.flip(image, horizontal=0, vertical=fn.random.coin_flip())
         mirror = fn.random.coin_flip()
-    return fn.crop_mirror_normalize(image, mean=mean, std=std, mirror=mirror, dtype=types.FLOAT, output_layout="CHW")
+    dtype = types.FLOAT16 if work.dtype == "float16" else types.FLOAT
+    return fn.crop_mirror_normalize(image, mean=mean, std=std, mirror=mirror, dtype=dtype, output_layout="CHW")
 
 
 class Peer:

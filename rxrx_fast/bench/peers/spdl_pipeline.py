@@ -37,8 +37,14 @@ class Peer:
         for i, (site, files) in enumerate(batch):
             stack = np.stack([decode(data) for data in files])
             if images is None:
-                images = torch.empty((len(batch), *stack.shape), pin_memory=work.device == "cuda")
-            finish(stack, work.mean[site], work.std[site], work.augment, out=images[i].numpy())
+                images = torch.empty(
+                    (len(batch), *stack.shape), dtype=work.torch_dtype, pin_memory=work.device == "cuda"
+                )
+            # float16 is rounded from float32 as it is copied into the batch.
+            out = images[i].numpy() if work.dtype == "float32" else None
+            image = finish(stack, work.mean[site], work.std[site], work.augment, out)
+            if out is None:
+                images[i] = torch.from_numpy(image)
         return images
 
     def batches(self, count: int) -> Iterator[torch.Tensor]:
@@ -49,15 +55,21 @@ class Peer:
             PipelineBuilder()
             .add_source(self._order)
             .aggregate(work.batch_size)
-            .pipe(self._read, output_order="input")
-            .pipe(self._make, concurrency=work.threads, output_order="input")
+            .pipe(self._read)
+            .pipe(self._make, concurrency=work.threads)
             .add_sink(buffer_size=4)
             # A thread for each task of a stage; the one that reads waits for the disk.
             .build(num_threads=work.threads + 1)
         )
-        with pipeline.auto_stop():
-            for images in pipeline:
-                yield images.to("cuda", non_blocking=True) if work.device == "cuda" else images
+        # One thread a task for torch too, which rounds to float16.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with pipeline.auto_stop():
+                for images in pipeline:
+                    yield images.to("cuda", non_blocking=True) if work.device == "cuda" else images
+        finally:
+            torch.set_num_threads(threads)
 
     def close(self) -> None:
         # The threads ended with the last pass.

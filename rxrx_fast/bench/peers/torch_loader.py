@@ -15,17 +15,18 @@ __all__ = ["PlateImages", "TorchLoader"]
 
 
 class PlateImages(Dataset):
-    """Reads six files, moves uint8 pixels as views, and makes float32 from them in two passes."""
+    """Reads six files, moves uint8 pixels as views, makes float32 from them in two passes, and halves if asked to."""
 
     def __init__(self, work: Work, read: Callable[[str], np.ndarray]):
         self.paths, self.mean, self.std, self.augment, self.read = work.paths, work.mean, work.std, work.augment, read
+        self.dtype = work.torch_dtype
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         stack = np.stack([self.read(path) for path in self.paths[index]])
-        return torch.from_numpy(finish(stack, self.mean[index], self.std[index], self.augment))
+        return torch.from_numpy(finish(stack, self.mean[index], self.std[index], self.augment)).to(self.dtype)
 
 
 class TorchLoader:

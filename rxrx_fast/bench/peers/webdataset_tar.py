@@ -38,11 +38,11 @@ def _write(work: Work, folder: str) -> list[str]:
 
 class _Finish:
     def __init__(self, work: Work):
-        self._channels, self._augment = len(work.paths[0]), work.augment
+        self._channels, self._augment, self._dtype = len(work.paths[0]), work.augment, work.torch_dtype
 
     def __call__(self, sample: dict) -> torch.Tensor:
         stack = np.stack([decode(sample[f"{c}.png"]) for c in range(self._channels)])
-        return torch.from_numpy(finish(stack, *sample["npy"], self._augment))
+        return torch.from_numpy(finish(stack, *sample["npy"], self._augment)).to(self._dtype)
 
 
 class Peer(StreamLoader):
