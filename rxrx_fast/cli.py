@@ -148,6 +148,8 @@ def _show(options) -> None:
     from rxrx_fast import show
     from rxrx_fast.catalog import Catalog
 
+    if options.plates and options.site:
+        raise UsageError("--plates chooses its sites itself: leave --site out")
     catalog = Catalog.read(options.root, progress=not options.quiet)
     if options.plates:
         path = show.draw_plates(catalog, options.output, quiet=options.quiet)

@@ -144,3 +144,17 @@ def test_no_global_state_is_touched(catalog, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize("name", ["deepnoise-hard", "rcic-first-place"])
+def test_augmented_sites_are_drawn(catalog, tmp_path, name):
+    """A row as it is and five draws, all channels and the composite; the draws differ by seed."""
+    paths = [show.draw_augmented(catalog, tmp_path / f"{seed}.png", name, seed=seed) for seed in (0, 1)]
+    first, second = (pixels(path) for path in paths)
+    assert first.shape == second.shape and min(first.shape[:2]) > 1000
+    height = first.shape[0]
+    # The upper row is the site itself, whatever the seed; headline and all.
+    assert (first[: height // 7] == second[: height // 7]).all()
+    assert (first[height // 6 :] != second[height // 6 :]).any(-1).mean() > 0.2
+    with pytest.raises(UsageError, match="augment='strongest'"):
+        show.draw_augmented(catalog, tmp_path / "a.png", "strongest")
