@@ -42,7 +42,7 @@ class _Classes:
 
 
 class BalancedOrder(_Classes):
-    """Every class as often as every other, in each batch (within one sample) and over the epoch.
+    """Every class as often as every other: within two samples in each batch, within one over the epoch.
 
     The classes take turns, in a new random order every round, so a batch of fewer samples than there are classes has
     no class twice, but for one that straddles two rounds.
