@@ -49,12 +49,12 @@ class Producer:
         self._pipeline: SitePipeline | None = None
 
     def waits_for(self) -> str | None:
-        """The site and file that the next batch waits for, in words; None where it does not wait for a file."""
+        """The site that the next batch waits for, in words; None where it does not wait for a file."""
         position = self._pipeline and self._pipeline.waits_for
         if position is None:
             return None
         store = self._dataset.store
-        return f"site {store.site_id(position)}: {store.paths(position)[0]}"
+        return f"site {store.site_id(position)} in {os.path.dirname(store.paths(position)[0])}"
 
     def _batches(self) -> Iterator[np.ndarray]:
         for step in range(self._first_step, len(self._order)):
