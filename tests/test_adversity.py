@@ -161,13 +161,13 @@ def silent(raw):
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_read_that_never_ends_is_said(raw, silent, on_error):
     """After ``timeout`` seconds an error names the site and the file; with skip too, for the thread is lost."""
-    loader = rx.DataLoader(raw, 6, on_error=on_error, timeout=0.5, num_threads=2)
+    loader = rx.DataLoader(raw, 6, on_error=on_error, timeout=3, num_threads=2)
     start, batches = time.monotonic(), 0
-    with pytest.raises(rx.StalledError, match="no batch came within timeout=0.5 s") as caught:
+    with pytest.raises(rx.StalledError, match="no batch came within timeout=3 s") as caught:
         for _ in loader:
             batches += 1
     # Those that DALI holds go with the one that does not come; the state knows what was delivered.
-    assert time.monotonic() - start < 20 and batches <= 2 and loader.state_dict()["step"] == batches
+    assert time.monotonic() - start < 30 and batches <= 2 and loader.state_dict()["step"] == batches
     site = raw.catalog.table["site_id"].iat[13]
     assert f"it waits for site {site} in {os.path.dirname(silent)};" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
