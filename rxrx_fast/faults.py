@@ -26,20 +26,25 @@ class Faults:
 
     Attributes
     ----------
-    listed : list of dict
-        epoch, site_id, path and reason of each fault so far.
+    count : int
+        Faults so far.
     """
 
     def __init__(self, on_error: str, max_errors: int):
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
         self.skips, self._max_errors = on_error == "skip", int(max_errors)
-        self.listed: list[dict] = []
-        self._in_epoch = 0
+        self.count = self._in_epoch = 0
+        # By file and reason: a bad file of a long run is met in every epoch, and is one line all the same.
+        self._listed: dict[tuple[str, str, str], dict] = {}
 
     def start_epoch(self) -> None:
         """Count towards ``max_errors`` from nothing."""
         self._in_epoch = 0
+
+    def listed(self) -> list[dict]:
+        """What could not be read: site_id, path, reason, the epoch that it was first met in, and how many times."""
+        return [dict(met) for met in list(self._listed.values())]
 
     def meet(self, fault: SiteError, epoch: int) -> None:
         """List a fault and log it in one line; return only if the site is to be skipped.
@@ -51,7 +56,9 @@ class Faults:
         DataError
             Past ``max_errors``.
         """
-        self.listed.append({"epoch": epoch, "site_id": fault.site_id, "path": fault.path, "reason": fault.reason})
+        met = {"site_id": fault.site_id, "path": fault.path, "reason": fault.reason}
+        self._listed.setdefault(tuple(met.values()), {**met, "epoch": epoch, "times": 0})["times"] += 1
+        self.count += 1
         self._in_epoch += 1
         if not self.skips:
             raise fault
@@ -60,7 +67,8 @@ class Faults:
                 f"{self._in_epoch} sites could not be read in this epoch, and max_errors={self._max_errors}; "
                 f"the last: {fault}"
             )
-        _log.warning("%s; another site takes its place", fault)
+        # The text and not the error, which holds the frames that it came through, and they hold the batch.
+        _log.warning("%s", f"{fault}; another site takes its place")
 
 
 def stand_in(tried: tuple[int, ...], pools: Iterable[np.ndarray], *key: int) -> int | None:

@@ -304,9 +304,10 @@ class DataLoader:
         Returns
         -------
         dict
-            sentence; sites, batches; waited_s, worked_s, waiting_share (the consumer's time, 0 to 1); stages_s (seconds
-            of threads at work) and rates (sites a second and thread), by stage; queue_depth (batches that were ready)
-            and wait_s, as p50, p90, p99; faults (a list of dict of epoch, site_id, path, reason).
+            sentence; sites, batches; waited_s, worked_s and waiting_share (0 to 1) of the consumer's time, and
+            waited_for_first_s, for the first batches of epochs; stages_s (seconds of threads at work) and rates (sites
+            a second and thread), by stage; queue_depth (batches that were ready) and wait_s, as p50, p90, p99; faults
+            (a list of dict of site_id, path, reason, the first epoch, and times).
         """
         meter = self._meter
         return {
@@ -315,17 +316,18 @@ class DataLoader:
             "batches": meter.batches,
             "waited_s": meter.waited,
             "worked_s": meter.worked,
+            "waited_for_first_s": meter.waited_for_first,
             "waiting_share": meter.waiting_share,
             "stages_s": meter.seconds(),
             "rates": meter.rates(),
             "queue_depth": meter.depths(),
             "wait_s": meter.waits(),
-            "faults": list(self._faults.listed),
+            "faults": self._faults.listed(),
         }
 
     def scalars(self) -> dict[str, float]:
         """The report's numbers as one flat dictionary, for TensorBoard or any logger; see :meth:`report`."""
-        return {**self._meter.scalars(), "faults": float(len(self._faults.listed)), "epoch": float(self._epoch)}
+        return {**self._meter.scalars(), "faults": float(self._faults.count), "epoch": float(self._epoch)}
 
     def progress(self) -> str:
         """Where the loader is and who waits for whom, in one short line."""
@@ -334,7 +336,7 @@ class DataLoader:
         return (
             f"epoch {self._epoch}, batch {self._position} of {len(self)}, {meter.rate:.0f} sites/s, waited for data "
             f"{meter.waiting_share:.0%} of the time, {ready} of {self.prefetch_factor} batches ready, "
-            f"{len(self._faults.listed)} faults"
+            f"{self._faults.count} faults"
         )
 
 

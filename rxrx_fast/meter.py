@@ -30,17 +30,19 @@ _IDLE = "deliver"
 class Meter:
     """How long each stage worked, and how long the consumer waited for a batch against how long it worked on one.
 
-    ``stages`` holds seconds of threads at work, by stage: ``read``, ``decode`` (or its parts), ``finish`` (the fused
-    kernel). Where DALI decodes, its threads are taken to work for as long as a batch is waited for. ``deliver`` is the
-    wait for a free place in the queue, of the one thread that delivers: where it is large, the model is the limit.
+    ``waited`` and ``worked`` are seconds of the consumer's; ``waited_for_first`` is the part of ``waited`` that went to
+    the first batch of an epoch. ``stages`` holds seconds of threads at work, by stage: ``read``, ``decode`` (or its
+    parts), ``finish`` (the fused kernel). Where DALI decodes, its threads are taken to work for as long as a batch is
+    waited for. ``deliver`` is the wait for a free place in the queue, of the one thread that delivers: where it is
+    large, the model is the limit.
 
     The consumer's clock is the host's: a model on a GPU whose work is queued may be busy while the host waits here.
     """
 
     def __init__(self):
         self.stages: dict[str, float] = defaultdict(float)
-        self.sites = self.batches = self._made = self._starts = 0
-        self.waited = self.worked = self._waited_for_first = 0.0
+        self.sites = self.batches = self._made = 0
+        self.waited = self.worked = self.waited_for_first = 0.0
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self._depths: deque[int] = deque(maxlen=_REMEMBERED)
         self._handed_over: float | None = None
@@ -83,8 +85,7 @@ class Meter:
         self.batches += 1
         self.sites += sites
         if first:
-            self._starts += 1
-            self._waited_for_first += waited
+            self.waited_for_first += waited
 
     def paused(self) -> None:
         """The epoch is over: what the consumer does until the next one does not count."""
@@ -149,8 +150,9 @@ class Meter:
         ran = f"{self.sites} sites in {self.waited + self.worked:.1f} s, {self.rate:.0f} sites/s"
         if share < _IO_BOUND:
             return f"Not IO-bound: the model waited {share:.0%} of the time ({ran})."
-        if self._waited_for_first > self.waited / 2 and self.batches > self._starts:
-            words, advice = "starting an epoch", "it passes in longer ones"
-        else:
-            words, advice = self.limit() or ("an unknown stage", "loader.report() has the figures")
+        # Filling the pipeline at the start of an epoch says nothing of the pace after it.
+        first = min(self.waited_for_first, self.waited)
+        if self.waited - first < _IO_BOUND * (self.waited - first + self.worked):
+            return f"Not IO-bound: the model waited {share:.0%} of the time, for the first batch of an epoch ({ran})."
+        words, advice = self.limit() or ("an unknown stage", "loader.report() has the figures")
         return f"IO-bound: the model waited {share:.0%} of the time; {words} is the limit; {advice} ({ran})."

@@ -72,6 +72,8 @@ def _run(future: Future | None, function=None, arguments=(), named=None) -> bool
             result = function(*arguments, **named)
         except BaseException as error:
             future.set_exception(error)
+            # The error holds this frame: without this it would hold itself, and the arguments, in a circle.
+            future = function = arguments = named = None
         else:
             future.set_result(result)
     return True

@@ -81,6 +81,9 @@ def test_keyed_numbers_are_uniform_and_keyed():
     assert uniform(7, 5, 3) == u[5]
     assert fold(1, 2) != fold(2, 1) and fold(-1) != fold(1)
     assert len(np.unique(mix(np.arange(10_000)))) == 10_000
+    # Written down once: what is drawn for a site must not change under a run that is resumed.
+    assert (int(fold(1, 2, 3)), int(fold(-1))) == (9812528628958509896, 6755974106381971767)
+    assert uniform(7, np.arange(3), 2).tolist() == [0.645169001203804, 0.6323897050760322, 0.3114609512472598]
 
 
 sizes = st.integers(1, 400)
