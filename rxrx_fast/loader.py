@@ -86,9 +86,9 @@ class DataLoader:
     prefetch_factor : int
         Finished batches that wait for the consumer.
     rank, world_size : int, optional
-        By default those of ``torch.distributed``, where it is initialised. Where a last global batch does not divide by
-        the ranks, its first samples are repeated, so that all ranks take the same number of steps; with several ranks
-        ``meta["repeated"]`` is 1 for those, to be left out of a metric.
+        By default those of ``torch.distributed``, where it is initialised before the first epoch. Where a last global
+        batch does not divide by the ranks, its first samples are repeated, so that all ranks take the same number of
+        steps; with several ranks ``meta["repeated"]`` is 1 for those, to be left out of a metric.
     on_error : {"raise", "skip"}
         With "skip", a site that can't be read is replaced by another (of its group with ``group_by``; of its class
         with ``balance_by`` and ``sites_per_label``, where one is left; of the sampler's, with a sampler), chosen by
@@ -168,6 +168,7 @@ class DataLoader:
         self._channels_last = bool(channels_last)
         if self._device_index is None:
             CpuDevice.warm_up(dataset.dtype, self._channels_last)
+        self._told_ranks = rank is not None or world_size is not None
         self.rank, self.world_size = _ranks(rank, world_size)
         self.num_threads = _threads(num_threads or num_workers or None)
         # Of a sampler, only what it has drawn says how many batches it gives.
@@ -193,8 +194,25 @@ class DataLoader:
             len(self.dataset), self._codes, self.batch_size, self.world_size, seed=self.seed, epoch=epoch
         )
 
+    def _meet_ranks(self) -> None:
+        """Take this process's place in a group that was made after the loader, as launchers and trainers do."""
+        if self._told_ranks or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        found = _ranks(None, None)
+        if found == (self.rank, self.world_size):
+            return
+        if self._started or self._resumed:
+            raise UsageError(
+                f"torch.distributed makes this rank {found[0]} of {found[1]}, and the loader began as rank {self.rank} "
+                f"of {self.world_size}: initialise it before the first epoch, or give rank and world_size"
+            )
+        self.rank, self.world_size = found
+        self.__dict__.pop("_run", None)
+        self._steps = None if self.plan.sampled else len(self._order(0))
+
     def __len__(self) -> int:
         """Batches an epoch, the same on every rank."""
+        self._meet_ranks()
         if self.batch_sampler is not None:
             return len(self.batch_sampler)
         if self.sampler is not None:
@@ -231,6 +249,7 @@ class DataLoader:
         Plain integers and strings, less than 1 KB as JSON, the same on every rank (but for what a sampler drew).
         Batches that are ready and were not delivered yet are not in it. Take it at any time, also between epochs.
         """
+        self._meet_ranks()
         place = (self._epoch + 1, 0) if self._ended else (self._epoch, self._position)
         drawn = {} if self._ended else self._drawn
         return {"epoch": place[0], "step": place[1], **self._run, **drawn}
@@ -248,6 +267,7 @@ class DataLoader:
         UsageError
             If the state is of other sites, another seed, global batch or order; it says which.
         """
+        self._meet_ranks()
         resume.check(state, self._run)
         if self._iterator is not None and (live := self._iterator()) is not None:
             live.supersede()
@@ -269,6 +289,7 @@ class DataLoader:
     # Streaming -------------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator:
+        self._meet_ranks()
         previous = self._iterator() if self._iterator is not None else None
         if previous is not None:
             previous.supersede()

@@ -62,6 +62,23 @@ def test_skipped_sites_cost_no_step(copy):
     assert sum(len(loader.report()["faults"]) for loader in loaders) >= 4
 
 
+def test_a_group_that_comes_after_the_loader_is_met(uneven, monkeypatch):
+    """Trainers make the process group when they start to fit: the loader takes its rank then, but not in mid-run, and
+    not where the ranks were given."""
+    loader, told_ranks = rx.DataLoader(uneven, 12), rx.DataLoader(uneven, 12, rank=0, world_size=1)
+    begun = rx.DataLoader(uneven, 12)
+    next(iter(begun))
+    assert len(loader) == 4
+    for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 2)):
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda value=value: value)
+    assert len(loader) == 2 and len(told_ranks) == 4
+    assert (loader.rank, loader.world_size) == (1, 2) and loader.state_dict()["global_batch"] == 24
+    second = rx.DataLoader(uneven, 12, rank=1, world_size=2)
+    assert [told(batch) for batch in loader] == [told(batch) for batch in second]
+    with pytest.raises(rx.UsageError, match="this rank 1 of 2, and the loader began as rank 0 of 1"):
+        iter(begun)
+
+
 SCRIPT = """
 import json, os, signal, sys
 import torch, torch.distributed as dist

@@ -7,11 +7,14 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from loading import assert_no_threads
 from PIL import Image
 from rxrx_kernels import png
 
 import rxrx_fast as rx
+from rxrx_fast.faults import stand_in
 
 
 def well_formed_but_wrong(path):
@@ -103,6 +106,18 @@ def test_too_many_faults_are_an_error(copy):
         assert sum(len(labels) for _, labels, _ in patient) == len(dataset)
     faults = patient.report()["faults"]
     assert len(faults) == 5 and all(fault["times"] >= 3 and fault["epoch"] == 0 for fault in faults)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=12, unique=True), st.integers(0, 99))
+def test_stand_ins_try_everything_once(pool, seed):
+    """One after another gives each other sample of the first pool once, then of the second, and then says that none is
+    left."""
+    first, second = np.array(pool), np.arange(100, 108)
+    tried = (pool[0],)
+    while (instead := stand_in(tried, (first, second), seed, 1, pool[0])) is not None:
+        tried = (*tried, instead)
+    assert sorted(tried[: len(pool)]) == sorted(pool) and sorted(tried[len(pool) :]) == second.tolist()
 
 
 # Stand-ins -----------------------------------------------------------------------------------------------------------
