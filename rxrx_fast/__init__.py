@@ -15,6 +15,7 @@ _HOMES = {
     "PlateStats": "stats",
     "Policy": "policy",
     "SiteError": "errors",
+    "StalledError": "errors",
     "UsageError": "errors",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "SiteError", "UsageError"]
+__all__ = ["DataError", "SiteError", "StalledError", "UsageError"]
 
 
 class DataError(ValueError):
@@ -27,6 +27,10 @@ class SiteError(DataError):
 
     def __reduce__(self):
         return SiteError, (self.site_id, self.path, self.reason)
+
+
+class StalledError(DataError, TimeoutError):
+    """No batch came within the loader's ``timeout``: a file system that no longer answers, most often."""
 
 
 class UsageError(ValueError):

@@ -1,39 +1,39 @@
 """DataLoader: the thin PyTorch iterator over finished batches.
 
-One background thread an epoch walks the order, lets :class:`SitePipeline` decode and a device finish, and puts
-batches into a short queue. The loader itself does no arithmetic on pixels.
+Here is what a user types and where a run is: arguments, epochs, states, reports. One background thread an epoch
+(:mod:`rxrx_fast.producer`) walks the order, lets :class:`SitePipeline` decode and a device finish, and puts batches
+into a short queue, which :class:`rxrx_fast.epoch.EpochIterator` empties. The loader does no arithmetic on pixels.
 """
 
 from __future__ import annotations
 
 import os
-import queue
-import threading
-import warnings
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from rxrx_fast import resume
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.dataset import Dataset
-from rxrx_fast.device import CpuDevice, CudaDevice, resolve
-from rxrx_fast.errors import DataError, SiteError, UsageError
-from rxrx_fast.keyed import uniform
+from rxrx_fast.device import CpuDevice, resolve
+from rxrx_fast.epoch import EpochIterator
+from rxrx_fast.errors import UsageError
+from rxrx_fast.faults import Faults
 from rxrx_fast.meter import Meter
-from rxrx_fast.order import EpochOrder, GivenOrder, rank_part
-from rxrx_fast.pipeline import BATCHES_IN_FLIGHT, SitePipeline
+from rxrx_fast.order import GivenOrder
+from rxrx_fast.pipeline import BATCHES_IN_FLIGHT
+from rxrx_fast.plan import Plan
 
 __all__ = ["DataLoader"]
 
-# How often a waiting thread looks whether the other side is still there.
-_LOOK_S = 0.1
-_JOIN_S = 60.0
+#: Longer than any healthy file system takes, shorter than a night.
+TIMEOUT_S = 600.0
 
 # Arguments of torch's DataLoader that have no meaning here and change nothing in what is delivered.
-_HARMLESS = {"persistent_workers", "multiprocessing_context", "pin_memory_device", "in_order", "timeout"}
+_HARMLESS = {"persistent_workers", "multiprocessing_context", "pin_memory_device", "in_order"}
 _REFUSED = {
     "collate_fn": "batches come collated; apply the function to the batch inside the loop",
     "worker_init_fn": "there are no worker processes",
@@ -55,13 +55,27 @@ class DataLoader:
         A new order each epoch, a pure function of (seed, epoch).
     sampler, batch_sampler : iterable, optional
         Any torch sampler of sample numbers, or of lists of them. It shards by itself (as torch's DistributedSampler
-        does): rank and world_size then do not apply.
+        does). What it draws from torch's global generator is drawn under (seed, epoch), and the generator put back.
     drop_last : bool
-        Leave out a short last batch.
+        Leave out a short last batch; with ``group_by``, each group's.
     seed : int
         Of the order and of the augmentation.
     group_by : {None, "plate", "experiment", "cell_type"}
         Every batch from one group. Each site still comes once an epoch; each group's last batch may be short.
+        ``meta["group"]`` is the group's code, a position in the names that ``catalog.group_keys(group_by)`` returns.
+    whole_groups : bool
+        With ``group_by``: the batches of a group follow one another until all of it has come, as AdaBN and BEN want for
+        evaluation, and ``meta["group_batches_left"]`` is 0 in a group's last batch. A group is cut into batches of
+        ``batch_size`` because it is large (a plate of RxRx1: 616 sites, 3.9 GB in float32, and ``prefetch_factor + 3``
+        batches are in memory at once); a ``batch_size`` of at least the largest group makes each batch one entire
+        group. Several ranks share each batch.
+    balance_by : {None, "label", "well_type", "plate", "experiment", "cell_type"}
+        Every class as often as every other, in each batch and over the epoch, in random order; an epoch is as long as
+        the data set, so a small class's sites come several times and a large one's not all. Sites without a label
+        are left out with "label".
+    sites_per_label : int, optional
+        Batches of ``batch_size / sites_per_label`` different labels with so many sites of each in a row, in random
+        order, for metric learning. Sites without a label are left out.
     device : str or torch.device
         "auto" takes the current GPU where there is one and what it needs is installed, else the CPU.
     channels_last : bool
@@ -72,12 +86,17 @@ class DataLoader:
     prefetch_factor : int
         Finished batches that wait for the consumer.
     rank, world_size : int, optional
-        By default those of ``torch.distributed``, where it is initialised.
+        By default those of ``torch.distributed``, where it is initialised before the first epoch. Where a last global
+        batch does not divide by the ranks, its first samples are repeated, so that all ranks take the same number of
+        steps; with several ranks ``meta["repeated"]`` is 1 for those, to be left out of a metric.
     on_error : {"raise", "skip"}
-        With "skip", a site that can't be read is replaced by another, chosen by (seed, epoch, site), and listed in
-        :meth:`report`.
+        With "skip", a site that can't be read is replaced by another (of its group with ``group_by``; of its class
+        with ``balance_by`` and ``sites_per_label``, where one is left; of the sampler's, with a sampler), chosen by
+        (seed, epoch, site) alone, logged to the logger "rxrx_fast" in one line, and listed in :meth:`report`.
     max_errors : int
-        With "skip": more faults than this in an epoch are an error after all.
+        With "skip": more faults than this in an epoch, on one rank, are an error after all.
+    timeout : float
+        Seconds that a batch may be waited for before a :class:`StalledError` says which file it is; 0 waits for ever.
     pin_memory : bool
         Page-locked CPU output, where torch has a GPU.
     **others
@@ -86,8 +105,9 @@ class DataLoader:
 
     Notes
     -----
-    An iterator starts the epoch that :meth:`set_epoch` names; without it, each new iterator starts the next one. The
-    threads end when the epoch does, when the iterator is dropped or closed, or with the interpreter.
+    An iterator starts the epoch that :meth:`set_epoch` names; without it, each new iterator starts the next one. One
+    iterator of a loader works at a time. The threads end when the epoch does, when the iterator is dropped or closed,
+    or with the interpreter.
     """
 
     def __init__(
@@ -101,6 +121,9 @@ class DataLoader:
         drop_last: bool = False,
         seed: int = 0,
         group_by: str | None = None,
+        whole_groups: bool = False,
+        balance_by: str | None = None,
+        sites_per_label: int | None = None,
         device: str | torch.device = "auto",
         channels_last: bool = False,
         num_threads: int | None = None,
@@ -110,6 +133,7 @@ class DataLoader:
         world_size: int | None = None,
         on_error: str = "raise",
         max_errors: int = 100,
+        timeout: float = TIMEOUT_S,
         pin_memory: bool = False,
         generator: torch.Generator | None = None,
         **others,
@@ -119,117 +143,193 @@ class DataLoader:
                 f"rx.DataLoader streams an rx.Dataset, not a {type(dataset).__name__}: build rx.Dataset(root, ...), "
                 "or keep torch.utils.data.DataLoader for this data set"
             )
-        for name, value in others.items():
-            if name in _REFUSED:
-                if value is not None:
-                    raise UsageError(f"{name} has no place in rx.DataLoader: {_REFUSED[name]}")
-            elif name not in _HARMLESS:
-                raise UsageError(f"rx.DataLoader has no argument {name!r}")
-        shuffle = bool(shuffle)
-        for name, value, least in (("batch_size", batch_size, 1), ("max_errors", max_errors, 0)):
+        _refuse(others)
+        prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("max_errors", max_errors, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+            ("sites_per_label", 1 if sites_per_label is None else sites_per_label, 1),
+        ):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
                 raise UsageError(f"{name}={value!r}: must be a whole number of at least {least}")
-        prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
-        if prefetch_factor < 1:
-            raise UsageError(f"prefetch_factor={prefetch_factor}: must be at least 1")
-        if sampler is not None and batch_sampler is not None:
-            raise UsageError("sampler and batch_sampler can't be given together")
-        if (sampler is not None or batch_sampler is not None) and (shuffle or group_by is not None):
-            raise UsageError("a sampler decides the order: leave shuffle and group_by out")
-        if on_error not in ("raise", "skip"):
-            raise UsageError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
-        if group_by not in (None, "plate", "experiment", "cell_type"):
-            raise UsageError(f"group_by={group_by!r}: must be None, 'plate', 'experiment' or 'cell_type'")
+        if not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise UsageError(f"timeout={timeout!r}: must be a number of seconds, or 0 to wait for ever")
+        self.plan = Plan(
+            bool(shuffle), bool(drop_last), sampler, batch_sampler, group_by, whole_groups, balance_by, sites_per_label
+        )
         self.dataset, self.batch_size, self.drop_last = dataset, int(batch_size), bool(drop_last)
         self.sampler, self.batch_sampler = sampler, batch_sampler
         self.seed = int(seed) if generator is None else int(generator.initial_seed())
-        self._shuffle, self._group_by = shuffle, group_by
-        self._groups = None if group_by is None else dataset.catalog.group_keys(group_by)[0]
+        self.prefetch_factor, self.timeout = int(prefetch_factor), float(timeout)
+        self._faults = Faults(on_error, max_errors)
         self._device_index = resolve(device)
         self.device = torch.device("cpu") if self._device_index is None else torch.device("cuda", self._device_index)
         self._channels_last = bool(channels_last)
-        self._prefetch, self._on_error, self._max_errors = int(prefetch_factor), on_error, int(max_errors)
         if self._device_index is None:
             CpuDevice.warm_up(dataset.dtype, self._channels_last)
+        self._told_ranks = rank is not None or world_size is not None
         self.rank, self.world_size = _ranks(rank, world_size)
         self.num_threads = _threads(num_threads or num_workers or None)
-        self._epoch, self._position, self._started = 0, 0, False
+        # Of a sampler, only what it has drawn says how many batches it gives.
+        self._codes = self.plan.codes(dataset)
+        self._steps = None if self.plan.sampled else len(self._order(0))
+        self._epoch, self._position = 0, 0
+        # Whether an iterator was made since the epoch was chosen, ended it, and whether a state chose it.
+        self._started, self._ended, self._resumed = False, False, False
+        self._drawn: dict = {}
         # Memory outlives an epoch: the first touch of fresh pages costs more than all arithmetic. Outputs are in the
         # queue, with the producer, with the consumer, and one more that the consumer has not dropped yet.
         on_gpu = self._device_index is not None
         self._stacks = Buffers(BATCHES_IN_FLIGHT, pinned=on_gpu)
-        outputs = (self._prefetch + 3) * len(dataset.policies)
+        outputs = (self.prefetch_factor + 3) * len(dataset.policies)
         self._outputs = Buffers(outputs, pinned=bool(pin_memory) and not on_gpu and torch.cuda.is_available())
         self._meter = Meter()
-        self._faults: list[dict] = []
         self._iterator: weakref.ref | None = None
 
     # Order -----------------------------------------------------------------------------------------------------------
 
     def _order(self, epoch: int):
-        if self.batch_sampler is not None:
-            return GivenOrder(list(self.batch_sampler))
-        if self.sampler is not None:
-            return GivenOrder.of_samples(self.sampler, self.batch_size, self.drop_last)
-        return EpochOrder(
-            len(self.dataset),
-            self.batch_size * self.world_size,
-            seed=self.seed,
-            epoch=epoch,
-            shuffle=self._shuffle,
-            drop_last=self.drop_last,
-            groups=self._groups,
+        return self.plan.order(
+            len(self.dataset), self._codes, self.batch_size, self.world_size, seed=self.seed, epoch=epoch
         )
 
-    @property
-    def _given(self) -> bool:
-        return self.sampler is not None or self.batch_sampler is not None
+    def _meet_ranks(self) -> None:
+        """Take this process's place in a group that was made after the loader, as launchers and trainers do."""
+        if self._told_ranks or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return
+        found = _ranks(None, None)
+        if found == (self.rank, self.world_size):
+            return
+        if self._started or self._resumed:
+            raise UsageError(
+                f"torch.distributed makes this rank {found[0]} of {found[1]}, and the loader began as rank {self.rank} "
+                f"of {self.world_size}: initialise it before the first epoch, or give rank and world_size"
+            )
+        self.rank, self.world_size = found
+        self.__dict__.pop("_run", None)
+        self._steps = None if self.plan.sampled else len(self._order(0))
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every rank."""
+        self._meet_ranks()
         if self.batch_sampler is not None:
             return len(self.batch_sampler)
         if self.sampler is not None:
             count = len(self.sampler)
             return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
-        return len(self._order(0))
+        return self._steps
+
+    # Where a run is --------------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iterator starts, from its beginning."""
-        self._epoch, self._position, self._started = int(epoch), 0, False
+        """The epoch that the next iterator starts, from its beginning; passed on to a sampler.
+
+        After :meth:`load_state_dict`, the epoch that the state is in goes on where the state was taken: a training loop
+        that calls ``set_epoch`` at the top resumes as it is.
+        """
         for given in (self.sampler, self.batch_sampler):
             if hasattr(given, "set_epoch"):
                 given.set_epoch(epoch)
+        if self._resumed and int(epoch) == self._epoch:
+            return
+        self._epoch, self._position, self._drawn = int(epoch), 0, {}
+        self._started = self._ended = self._resumed = False
 
-    def state_dict(self) -> dict[str, int]:
-        """Where this loader is: the epoch, and the batches of it that were delivered. Plain integers."""
-        return {"epoch": self._epoch, "step": self._position, "seed": self.seed, "samples": len(self.dataset)}
+    @cached_property
+    def _run(self) -> dict[str, int | str]:
+        """What a state says of this run, apart from where it is."""
+        # The batches of a batch sampler are of its own making.
+        batch = self.batch_size * self.world_size if self.batch_sampler is None else 0
+        return resume.state(self.dataset, seed=self.seed, global_batch=batch, order=str(self.plan))
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where :meth:`state_dict` was taken: the next iterator delivers the rest of that epoch."""
-        for name, mine in (("seed", self.seed), ("samples", len(self.dataset))):
-            if int(state[name]) != mine:
-                raise UsageError(
-                    f"the saved state has {name} {state[name]}, this loader {mine}: they are not the same run"
-                )
-        self._epoch, self._position, self._started = int(state["epoch"]), int(state["step"]), False
+    def state_dict(self) -> dict[str, int | str]:
+        """Where this loader is: the epoch, and the batches of it that were delivered; and of what run.
+
+        Plain integers and strings, less than 1 KB as JSON, the same on every rank (but for what a sampler drew).
+        Batches that are ready and were not delivered yet are not in it. Take it at any time, also between epochs.
+        """
+        self._meet_ranks()
+        place = (self._epoch + 1, 0) if self._ended else (self._epoch, self._position)
+        drawn = {} if self._ended else self._drawn
+        return {"epoch": place[0], "step": place[1], **self._run, **drawn}
+
+    def load_state_dict(self, state: dict[str, int | str]) -> None:
+        """Go on where :meth:`state_dict` was taken: the next iterator delivers the rest of that epoch.
+
+        The number of ranks may be another one (with the same global batch), and so may threads, device, dtype, views,
+        ``prefetch_factor`` and ``on_error``: the batches that follow have the sites, and the sites the draws, that they
+        would have had. A sampler must give the same batches for the epoch again; that is checked when the iterator
+        starts, on the rank that took the state.
+
+        Raises
+        ------
+        UsageError
+            If the state is of other sites, another seed, global batch or order; it says which.
+        """
+        self._meet_ranks()
+        resume.check(state, self._run)
+        if self._iterator is not None and (live := self._iterator()) is not None:
+            live.supersede()
+        self._epoch, self._position = int(state["epoch"]), int(state["step"])
+        self._drawn = {name: state[name] for name in ("sampler", "rank", "world_size") if name in state}
+        self._started, self._ended, self._resumed = False, False, True
+
+    def _check_sampler(self, order: GivenOrder) -> None:
+        """Refuse to go on with a sampler that gives other batches than those of which some were delivered."""
+        found = {"sampler": order.digest(), "rank": self.rank, "world_size": self.world_size}
+        before, self._drawn = self._drawn, found
+        same_place = all(before.get(name) == found[name] for name in ("rank", "world_size"))
+        if self._position and same_place and before["sampler"] != found["sampler"]:
+            raise UsageError(
+                f"the sampler gives other batches than it did in epoch {self._epoch} when the state was taken: let it "
+                "depend on set_epoch alone, and call that before the loop"
+            )
 
     # Streaming -------------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator:
+        self._meet_ranks()
         previous = self._iterator() if self._iterator is not None else None
         if previous is not None:
-            previous.close()
+            previous.supersede()
         if self._started:
-            self._epoch, self._position = self._epoch + 1, 0
-        self._started = True
+            self._epoch, self._position, self._drawn = self._epoch + 1, 0, {}
+        order = self._order(self._epoch)
+        if self.plan.sampled:
+            self._check_sampler(order)
+        self._started, self._ended, self._resumed = True, False, False
         self._meter.paused()
-        iterator = _EpochIterator(self, self._order(self._epoch), self._position)
+        self._faults.start_epoch()
+        iterator = EpochIterator(self, order, self._epoch, self._position)
         self._iterator = weakref.ref(iterator)
         return iterator
 
+    def _delivered(self, iterator: EpochIterator, step: int) -> None:
+        if self._is_current(iterator):
+            self._position = step
+
+    def _finished(self, iterator: EpochIterator) -> None:
+        if self._is_current(iterator):
+            self._ended = True
+
+    def _is_current(self, iterator: EpochIterator) -> bool:
+        # One that was left for another epoch or state has no say in where this loader is.
+        return self._started and self._iterator is not None and self._iterator() is iterator
+
+    # Telling ---------------------------------------------------------------------------------------------------------
+
     def report(self) -> dict:
-        """What happened so far: sites, rates, shares of time, faults, and a verdict in one sentence."""
+        """What happened so far: sites, rates, shares of time, faults, and a verdict in one sentence.
+
+        Returns
+        -------
+        dict
+            sentence; sites, batches; waited_s, worked_s and waiting_share (0 to 1) of the consumer's time, and
+            waited_for_first_s, for the first batches of epochs; stages_s (seconds of threads at work) and rates (sites
+            a second and thread), by stage; queue_depth (batches that were ready) and wait_s, as p50, p90, p99; faults
+            (a list of dict of site_id, path, reason, the first epoch, and times).
+        """
         meter = self._meter
         return {
             "sentence": meter.sentence(),
@@ -237,166 +337,37 @@ class DataLoader:
             "batches": meter.batches,
             "waited_s": meter.waited,
             "worked_s": meter.worked,
+            "waited_for_first_s": meter.waited_for_first,
             "waiting_share": meter.waiting_share,
-            "stages_s": dict(meter.stages),
-            "faults": list(self._faults),
+            "stages_s": meter.seconds(),
+            "rates": meter.rates(),
+            "queue_depth": meter.depths(),
+            "wait_s": meter.waits(),
+            "faults": self._faults.listed(),
         }
 
+    def scalars(self) -> dict[str, float]:
+        """The report's numbers as one flat dictionary, for TensorBoard or any logger; see :meth:`report`."""
+        return {**self._meter.scalars(), "faults": float(self._faults.count), "epoch": float(self._epoch)}
 
-class _EpochIterator:
-    """Batches of one epoch. Threads hold its queue and not itself, so that dropping it ends them."""
-
-    def __init__(self, loader: DataLoader, order, first_step: int):
-        self._loader, self._step, self._steps = loader, first_step, len(order)
-        self._queue: queue.Queue = queue.Queue(maxsize=loader._prefetch)
-        self._stop = threading.Event()
-        self._pid = os.getpid()
-        self._done = False
-        pool = ThreadPoolExecutor(loader.num_threads, thread_name_prefix="rxrx_fast")
-        if loader._device_index is None:
-            device = CpuDevice(pool, loader._outputs, loader._meter, loader._channels_last)
-        else:
-            device = CudaDevice(loader._device_index, loader._channels_last)
-        self._device = device
-        producer = _Producer(loader, order, first_step, device, pool, self._queue, self._stop)
-        self._thread = threading.Thread(target=producer.run, name="rxrx_fast producer", daemon=True)
-        self._finalizer = weakref.finalize(self, _shut_down, self._stop, self._thread, self._pid)
-        self._thread.start()
-
-    def __iter__(self):
-        return self
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __next__(self):
-        if self._done:
-            raise StopIteration
-        if os.getpid() != self._pid:
-            raise RuntimeError("an iterator of rx.DataLoader can't be used in a forked process: make one there")
-        meter = self._loader._meter
-        asked = meter.asked()
-        item = self._get()
-        if isinstance(item, BaseException):
-            self.close()
-            raise item
-        if item is None:
-            meter.paused()
-            self.close()
-            raise StopIteration
-        tensors, ready, labels, meta = item
-        self._device.hand_over(tensors, ready)
-        self._step += 1
-        self._loader._position = self._step
-        meter.delivered(asked, len(labels))
-        return (tensors[0] if len(tensors) == 1 else tensors), labels, meta
-
-    def _get(self):
-        while True:
-            try:
-                return self._queue.get(timeout=_LOOK_S)
-            except queue.Empty:
-                if not self._thread.is_alive() and self._queue.empty():
-                    raise RuntimeError(
-                        "the loader's background thread ended without a word; please report this"
-                    ) from None
-
-    def close(self) -> None:
-        """End the threads now. Batches already delivered stay valid."""
-        self._done = True
-        self._finalizer()
-
-
-def _shut_down(stop: threading.Event, thread: threading.Thread, pid: int) -> None:
-    stop.set()
-    # Not in a forked child, where the thread does not exist; not from the producer itself, which can be the one that
-    # drops the last reference.
-    if os.getpid() == pid and thread is not threading.current_thread() and thread.is_alive():
-        thread.join(_JOIN_S)
-
-
-class _Producer:
-    """The background thread's work: order -> pipeline -> device -> queue."""
-
-    def __init__(self, loader: DataLoader, order, first_step, device, pool, output: queue.Queue, stop: threading.Event):
-        # No reference to the loader or its iterator: the thread must not keep them alive.
-        self._dataset, self._order, self._first_step = loader.dataset, order, first_step
-        self._given, self._rank, self._world_size = loader._given, loader.rank, loader.world_size
-        self._seed, self._epoch = loader.seed, loader._epoch
-        self._threads, self._meter, self._stacks = loader.num_threads, loader._meter, loader._stacks
-        self._on_error, self._max_errors, self._faults = loader._on_error, loader._max_errors, loader._faults
-        self._batch_size = max((len(b) for b in order._batches), default=1) if self._given else loader.batch_size
-        self._device, self._pool, self._queue, self._stop = device, pool, output, stop
-        self._epoch_faults = 0
-
-    def _batches(self) -> Iterator[np.ndarray]:
-        for step in range(self._first_step, len(self._order)):
-            if self._stop.is_set():
-                return
-            batch = self._order[step]
-            yield batch if self._given else rank_part(batch, self._rank, self._world_size)
-
-    def _on_fault(self, position: int, fault: SiteError) -> int:
-        self._faults.append(
-            {"epoch": self._epoch, "site_id": fault.site_id, "path": fault.path, "reason": fault.reason}
+    def progress(self) -> str:
+        """Where the loader is and who waits for whom, in one short line."""
+        meter = self._meter
+        ready = meter.depths().get("p50", 0)
+        return (
+            f"epoch {self._epoch}, batch {self._position} of {len(self)}, {meter.rate:.0f} sites/s, waited for data "
+            f"{meter.waiting_share:.0%} of the time, {ready} of {self.prefetch_factor} batches ready, "
+            f"{self._faults.count} faults"
         )
-        self._epoch_faults += 1
-        if self._on_error == "raise":
-            raise fault
-        if self._epoch_faults > self._max_errors:
-            raise DataError(
-                f"{self._epoch_faults} sites could not be read in this epoch, and max_errors={self._max_errors}; "
-                f"the last: {fault}"
-            )
-        warnings.warn(f"{fault}; another site takes its place", stacklevel=2)
-        site = int(self._dataset.catalog.table.index[position])
-        return int(uniform(self._seed, self._epoch, site, self._epoch_faults) * len(self._dataset))
 
-    def run(self) -> None:
-        pipeline = None
-        try:
-            pipeline = SitePipeline(
-                self._dataset.store,
-                self._batches(),
-                batch_size=self._batch_size,
-                pool=self._pool,
-                num_threads=self._threads,
-                device_id=self._device.id,
-                stream=self._device.stream_pointer,
-                on_fault=self._on_fault,
-                buffers=self._stacks,
-                meter=self._meter,
-            )
-            for decoded in pipeline:
-                if self._stop.is_set():
-                    return
-                positions = decoded.positions
-                views = self._dataset.parameters(positions, self._seed, self._epoch)
-                mixed = self._dataset.mixing(positions, self._seed, self._epoch)
-                tensors, ready = self._device.finish(decoded, views, self._dataset.dtype, mixed)
-                labels = torch.from_numpy(self._dataset.batch_labels(positions, mixed))
-                meta = {name: torch.from_numpy(codes) for name, codes in self._dataset.meta(positions).items()}
-                item = (tensors, ready, labels, meta)
-                # Nothing here may keep a delivered batch's memory from being used again.
-                del decoded, tensors, ready, views
-                self._meter.timed("deliver", self._put, item)
-                del item
-            self._put(None)
-        except BaseException as error:
-            self._put(error)
-        finally:
-            self._device.close()
-            if pipeline is not None:
-                pipeline.close()
-            self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _put(self, item) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=_LOOK_S)
-                return
-            except queue.Full:
-                continue
+def _refuse(others: dict) -> None:
+    for name, value in others.items():
+        if name in _REFUSED:
+            if value is not None:
+                raise UsageError(f"{name} has no place in rx.DataLoader: {_REFUSED[name]}")
+        elif name not in _HARMLESS:
+            raise UsageError(f"rx.DataLoader has no argument {name!r}")
 
 
 def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
+
+import numpy as np
 
 __all__ = ["Meter"]
+
+# Quantiles are of the last so many batches: a run of weeks must not grow, and its first hour says little of its last.
+_REMEMBERED = 4096
+_QUANTILES = (50, 90, 99)
+
+# Below this share of waiting, the model is the limit.
+_IO_BOUND = 0.05
+
+#: Stages by what they are to a researcher, and what helps where one is the limit. Other stages speak for themselves.
+_WORK = {
+    "reading the files": (("read",), "use more threads or a faster disk"),
+    "decoding": (("inflate", "unfilter", "decode"), "use more threads or a smaller size"),
+    "the fused kernel": (("finish",), "use more threads, fewer views or dtype='float16'"),
+}
+# Not work: the wait for a free place in the queue.
+_IDLE = "deliver"
 
 
 class Meter:
     """How long each stage worked, and how long the consumer waited for a batch against how long it worked on one.
 
-    ``stages`` holds seconds of threads at work: ``read``, ``decode`` and ``finish`` (the fused kernel). Where DALI
-    decodes, its threads are taken to work for as long as a batch is waited for. ``deliver`` is the wait for a free
-    place in the queue, of the one thread that delivers: where it is large, the model is the limit.
+    ``waited`` and ``worked`` are seconds of the consumer's; ``waited_for_first`` is the part of ``waited`` that went to
+    the first batch of an epoch. ``stages`` holds seconds of threads at work, by stage: ``read``, ``decode`` (or its
+    parts), ``finish`` (the fused kernel). Where DALI decodes, its threads are taken to work for as long as a batch is
+    waited for. ``deliver`` is the wait for a free place in the queue, of the one thread that delivers: where it is
+    large, the model is the limit.
+
+    The consumer's clock is the host's: a model on a GPU whose work is queued may be busy while the host waits here.
     """
 
     def __init__(self):
         self.stages: dict[str, float] = defaultdict(float)
-        self.sites = self.batches = 0
-        self.waited = self.worked = 0.0
+        self.sites = self.batches = self._made = 0
+        self.waited = self.worked = self.waited_for_first = 0.0
+        self._waits: deque[float] = deque(maxlen=_REMEMBERED)
+        self._depths: deque[int] = deque(maxlen=_REMEMBERED)
         self._handed_over: float | None = None
         self._lock = threading.Lock()
+
+    # What happens ----------------------------------------------------------------------------------------------------
 
     def add(self, name: str, seconds: float) -> None:
         """Count seconds of a stage, from any thread."""
@@ -37,23 +63,35 @@ class Meter:
         finally:
             self.add(name, time.perf_counter() - start)
 
-    def asked(self) -> float:
-        """The consumer asks for a batch; its work on the last one ends here."""
+    def made(self, sites: int) -> None:
+        """A batch of so many sites is finished; the consumer may not have it yet."""
+        self._made += sites
+
+    def asked(self, depth: int) -> float:
+        """The consumer asks for a batch, and ``depth`` of them are ready; its work on the last one ends here."""
         now = time.perf_counter()
+        self._depths.append(depth)
         if self._handed_over is not None:
             self.worked += now - self._handed_over
         return now
 
     def delivered(self, asked: float, sites: int) -> None:
         """A batch leaves for the consumer."""
+        first = self._handed_over is None
         self._handed_over = time.perf_counter()
-        self.waited += self._handed_over - asked
+        waited = self._handed_over - asked
+        self.waited += waited
+        self._waits.append(waited)
         self.batches += 1
         self.sites += sites
+        if first:
+            self.waited_for_first += waited
 
     def paused(self) -> None:
         """The epoch is over: what the consumer does until the next one does not count."""
         self._handed_over = None
+
+    # What it comes to ------------------------------------------------------------------------------------------------
 
     @property
     def waiting_share(self) -> float:
@@ -61,15 +99,60 @@ class Meter:
         total = self.waited + self.worked
         return self.waited / total if total else 0.0
 
+    @property
+    def rate(self) -> float:
+        """Sites a second of the consumer's time; 0 before the first batch."""
+        total = self.waited + self.worked
+        return self.sites / total if total else 0.0
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage so far, a copy."""
+        with self._lock:
+            return dict(self.stages)
+
+    def rates(self) -> dict[str, float]:
+        """Sites a second that one thread gets through a stage."""
+        return {name: self._made / s for name, s in self.seconds().items() if name != _IDLE and s > 0}
+
+    def depths(self) -> dict[str, int]:
+        """Quantiles of the batches that were ready when the consumer asked for one: p50, p90, p99 of the last 4,096."""
+        return {f"p{q}": int(np.percentile(self._depths, q, method="nearest")) for q in _QUANTILES if self._depths}
+
+    def waits(self) -> dict[str, float]:
+        """Quantiles of the wait for one batch in seconds: p50, p90, p99 of the last 4,096."""
+        return {f"p{q}": float(np.percentile(self._waits, q)) for q in _QUANTILES if self._waits}
+
+    def scalars(self) -> dict[str, float]:
+        """All numbers in one flat dictionary, for a logger."""
+        flat = {"sites_per_s": self.rate, "waiting_share": self.waiting_share}
+        flat |= {"sites": float(self.sites), "batches": float(self.batches)}
+        flat |= {f"queue_depth_{name}": float(value) for name, value in self.depths().items()}
+        flat |= {f"wait_s_{name}": value for name, value in self.waits().items()}
+        flat |= {f"stage_{name}_s": value for name, value in self.seconds().items()}
+        return flat | {f"stage_{name}_sites_per_s": value for name, value in self.rates().items()}
+
+    def limit(self) -> tuple[str, str] | None:
+        """What takes most of the threads' time, in words, and what helps; None before any work."""
+        seconds = self.seconds()
+        seconds.pop(_IDLE, None)
+        work = []
+        for words, (stages, advice) in _WORK.items():
+            work.append((sum(seconds.pop(stage, 0.0) for stage in stages), words, advice))
+        work += [(spent, f"the stage {name!r}", "use more threads") for name, spent in seconds.items()]
+        spent, words, advice = max(work)
+        return (words, advice) if spent > 0 else None
+
     def sentence(self) -> str:
         """The verdict in words."""
         if not self.batches:
             return "No batch was delivered yet."
         share = self.waiting_share
-        rate = self.sites / (self.waited + self.worked) if self.waited + self.worked else 0.0
-        ran = f"{self.sites} sites in {self.waited + self.worked:.1f} s, {rate:.0f} sites/s"
-        if share < 0.05:
+        ran = f"{self.sites} sites in {self.waited + self.worked:.1f} s, {self.rate:.0f} sites/s"
+        if share < _IO_BOUND:
             return f"Not IO-bound: the model waited {share:.0%} of the time ({ran})."
-        slowest = max(("read", "decode", "finish"), key=lambda name: self.stages.get(name, 0.0))
-        stage = {"read": "reading the files", "decode": "decoding", "finish": "the fused kernel"}[slowest]
-        return f"IO-bound: the model waited {share:.0%} of the time; {stage} is the limit ({ran})."
+        # Filling the pipeline at the start of an epoch says nothing of the pace after it.
+        first = min(self.waited_for_first, self.waited)
+        if self.waited - first < _IO_BOUND * (self.waited - first + self.worked):
+            return f"Not IO-bound: the model waited {share:.0%} of the time, for the first batch of an epoch ({ran})."
+        words, advice = self.limit() or ("an unknown stage", "loader.report() has the figures")
+        return f"IO-bound: the model waited {share:.0%} of the time; {words} is the limit; {advice} ({ran})."

@@ -46,7 +46,7 @@ class Decoded(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    positions: list[int]
+    tried: list[tuple[int, ...]]  # of each sample: the position that was wanted, then those that stood in for it
     content: object  # files of each site, or pixels (B, C, H, W)
 
 
@@ -81,8 +81,8 @@ class SitePipeline:
     stream : int or None
         Pointer of the CUDA stream that the stacks are made ready on.
     on_fault : callable, optional
-        ``on_fault(position, error)`` returns a position to read instead, or None to leave the site out. By default
-        the error is raised.
+        ``on_fault(tried, error)`` returns a position to read instead, or None to leave the site out; ``tried`` is a
+        tuple of the position that was wanted and of those already read instead of it. By default the error is raised.
     buffers : Buffers, optional
         Memory of the decoded stacks, to be used again by the next pipeline.
     meter : Meter, optional
@@ -98,7 +98,7 @@ class SitePipeline:
         num_threads: int,
         device_id: int | None = None,
         stream: int | None = None,
-        on_fault: Callable[[int, SiteError], int | None] | None = None,
+        on_fault: Callable[[tuple[int, ...], SiteError], int | None] | None = None,
         buffers: Buffers | None = None,
         meter: Meter | None = None,
     ):
@@ -118,6 +118,8 @@ class SitePipeline:
         self._ahead = Ahead(store, batches, batch_size)
         self._source = self._read(iter(self._ahead))
         self._pipe = None
+        #: Position that is being waited for now, None where it is not a file that the pipeline waits for.
+        self.waits_for: int | None = None
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ class SitePipeline:
             submit()
         while waiting:
             positions, pixels, slots, futures = waiting.popleft()
-            sites = [self._settle(p, slot, future.result) for p, slot, future in zip(positions, slots, futures)]
+            sites = [self._settle((p,), slot, future.result) for p, slot, future in zip(positions, slots, futures)]
             submit()
             kept = [i for i, site in enumerate(sites) if site is not None]
             if not kept:
@@ -155,15 +157,19 @@ class SitePipeline:
             return self._store.read_into(position, slot, self._meter)
         return self._meter.timed("read", self._store.read, position)
 
-    def _settle(self, position: int, slot, result: Callable):
-        """(position, files) of the site, or of the one that stands in for it; None if it is left out."""
+    def _settle(self, tried: tuple[int, ...], slot, result: Callable):
+        """(tried, files) of the site, or of the one that stands in for it; None if it is left out."""
         while True:
             try:
-                return position, result()
+                self.waits_for = tried[-1]
+                files = result()
+                self.waits_for = None
+                return tried, files
             except SiteError as fault:
-                position = self._on_fault(position, fault)
+                position = self._on_fault(tried, fault)
                 if position is None:
                     return None
+                tried = (*tried, position)
                 result = partial(self._take, position, slot)
 
     # Decoding --------------------------------------------------------------------------------------------------------
@@ -214,8 +220,8 @@ class SitePipeline:
                 self._recover(error)
                 continue
             batch = self._in_flight.popleft()
-            stack = self._stacked(output, len(batch.positions))
-            yield Decoded(np.array(batch.positions, np.int64), stack, (output, batch.content))
+            stack = self._stacked(output, len(batch.tried))
+            yield Decoded(np.array([tried[-1] for tried in batch.tried], np.int64), stack, (output, batch.content))
 
     def _run(self):
         if self._decodes:
@@ -234,18 +240,18 @@ class SitePipeline:
         found = False
         for batch in list(self._in_flight) if not self._decodes else []:
             sites = []
-            for position, files in zip(batch.positions, batch.content):
+            for tried, files in zip(batch.tried, batch.content):
                 try:
-                    self._store.decode(position, files)
-                    sites.append((position, files))
+                    self._store.decode(tried[-1], files)
+                    sites.append((tried, files))
                 except SiteError as fault:
                     found = True
-                    instead = self._on_fault(position, fault)
+                    instead = self._on_fault(tried, fault)
                     if instead is not None:
-                        sites.append(self._settle(instead, None, partial(self._take, instead, None)))
+                        sites.append(self._settle((*tried, instead), None, partial(self._take, instead, None)))
             sites = [site for site in sites if site is not None]
             if sites:
-                self._again.append(_Batch([p for p, _ in sites], [files for _, files in sites]))
+                self._again.append(_Batch([tried for tried, _ in sites], [files for _, files in sites]))
         self._in_flight.clear()
         if not found:
             reason = next((line for line in str(error).splitlines()[::-1] if line.strip()), "no reason given")
@@ -280,5 +286,5 @@ class SitePipeline:
         self._ahead.close()
 
 
-def _raise_fault(position: int, fault: SiteError) -> None:
+def _raise_fault(tried: tuple[int, ...], fault: SiteError) -> None:
     raise fault

@@ -39,12 +39,12 @@ def test_leaving_early_ends_the_threads(dataset):
 
 
 def test_a_new_iterator_ends_the_one_before(dataset):
-    """Only one epoch of a loader streams at a time."""
+    """Only one epoch of a loader streams at a time, and the older one does not end as if it were complete."""
     loader = rx.DataLoader(dataset, batch_size=4)
     first = iter(loader)
     next(first)
     second = iter(loader)
-    with pytest.raises(StopIteration):
+    with pytest.raises(RuntimeError, match="another iterator"):
         next(first)
     assert sum(len(labels) for _, labels, _ in second) == len(dataset)
 

@@ -1,0 +1,79 @@
+"""A pool of threads that never keeps a process from ending."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Executor, Future
+from queue import Empty, SimpleQueue
+
+__all__ = ["Pool"]
+
+
+class Pool(Executor):
+    """As ``concurrent.futures.ThreadPoolExecutor``, with daemon threads.
+
+    The standard pool's threads are joined when the interpreter ends, whatever they are at: one that reads from a file
+    system that no longer answers would hold the process for ever.
+
+    Parameters
+    ----------
+    threads : int
+        At least 1; all are started at once.
+    name : str
+        The threads are called ``name_0``, ``name_1``, ...
+    """
+
+    def __init__(self, threads: int, name: str):
+        self._tasks: SimpleQueue = SimpleQueue()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=_work, args=(self._tasks,), name=f"{name}_{i}", daemon=True) for i in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, function, /, *arguments, **named) -> Future:
+        """Have ``function`` called by the next free thread."""
+        if self._closed:
+            raise RuntimeError("the pool is closed")
+        future: Future = Future()
+        self._tasks.put((future, function, arguments, named))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more tasks; ``wait`` for those in work, and for those waiting unless they are cancelled."""
+        self._closed = True
+        if cancel_futures:
+            try:
+                while True:
+                    future, *_ = self._tasks.get_nowait()
+                    if future is not None:
+                        future.cancel()
+            except Empty:
+                pass
+        for _ in self._threads:
+            self._tasks.put((None,))
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+
+def _work(tasks: SimpleQueue) -> None:
+    # No task stays in a variable here while the thread waits for the next: it would keep a batch's memory in use.
+    while _run(*tasks.get()):
+        pass
+
+
+def _run(future: Future | None, function=None, arguments=(), named=None) -> bool:
+    if future is None:
+        return False
+    if future.set_running_or_notify_cancel():
+        try:
+            result = function(*arguments, **named)
+        except BaseException as error:
+            future.set_exception(error)
+            # The error holds this frame: without this it would hold itself, and the arguments, in a circle.
+            future = function = arguments = named = None
+        else:
+            future.set_result(result)
+    return True
