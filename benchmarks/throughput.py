@@ -10,11 +10,12 @@ so that the files are in the page cache. A turn is a whole pass: nothing is in f
 
 **Shares.** One more turn of each value reads, between two batches in its middle, the loader's own clocks of its stages
 and the system's clocks of its threads. ``wall x threads`` is what the loader's threads could have worked; ``reading``,
-``decoding`` and ``finishing`` are its stages, ``idle`` is the time that the threads slept. ``unexplained`` is what is
-left: Python between the stages. It is below zero where threads sleep inside a stage, for the GIL or a disk, because
-that counts twice. Two more are no part of the sum: ``no core`` is the time that threads were ready and had no core,
-inside a stage or between stages (others are at work on the machine, or there are more threads than cores), and
-``delivering`` the share of the wall time that the one thread which hands batches over waited for a free place.
+``inflating`` and ``unfiltering`` (together: decoding) and ``finishing`` are its stages, ``idle`` is the time that the
+threads slept. ``unexplained`` is what is left: Python between the stages. It is below zero where threads sleep inside a
+stage, for the GIL or a disk, because that counts twice. Two more are no part of the sum: ``no core`` is the time that
+threads were ready and had no core, inside a stage or between stages (others are at work on the machine, or there are
+more threads than cores), and ``delivering`` the share of the wall time that the one thread which hands batches over
+waited for a free place.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from rxrx_fast.bench import machine
 from rxrx_fast.bench.work import DESCRIPTION, JITTER
 from rxrx_fast.pipeline import BATCHES_IN_FLIGHT
 
-STAGES = {"read": "reading", "decode": "decoding", "finish": "finishing"}
+STAGES = {"read": "reading", "inflate": "inflating", "unfilter": "unfiltering", "finish": "finishing"}
 #: Shares of wall x threads that add up to 1.
 SHARES = (*STAGES.values(), "idle", "unexplained")
 POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
@@ -259,7 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
         figures[sweeping] = draw(found, where)
         print(table(found), flush=True)
     off = max((point["shares"]["unexplained"] for found in result["sweeps"] for point in found["values"]), key=abs)
-    print(f"reading, decoding, finishing and idle leave at most {off:.1%} of wall x threads unexplained")
+    print(f"the stages and idle leave at most {off:.1%} of wall x threads unexplained")
     write(result, figures, options.out)
 
 

@@ -8,12 +8,20 @@ from collections import defaultdict
 
 __all__ = ["Meter"]
 
+#: What can be the limit, and the stages that it consists of.
+_WORK = {
+    "reading the files": ("read",),
+    "decoding": ("decode", "inflate", "unfilter"),
+    "the fused kernel": ("finish",),
+}
+
 
 class Meter:
     """How long each stage worked, and how long the consumer waited for a batch against how long it worked on one.
 
-    ``stages`` holds seconds of threads at work: ``read``, ``decode`` and ``finish`` (the fused kernel). Where DALI
-    decodes, its threads are taken to work for as long as a batch is waited for. ``deliver`` is the wait for a free
+    ``stages`` holds seconds of threads at work: ``read``, ``inflate`` (with the checks of the PNG container),
+    ``unfilter`` and ``finish`` (the fused kernel). Where DALI decodes, ``decode`` takes the place of the two in the
+    middle, and its threads are taken to work for as long as a batch is waited for. ``deliver`` is the wait for a free
     place in the queue, of the one thread that delivers: where it is large, the model is the limit.
     """
 
@@ -70,6 +78,5 @@ class Meter:
         ran = f"{self.sites} sites in {self.waited + self.worked:.1f} s, {rate:.0f} sites/s"
         if share < 0.05:
             return f"Not IO-bound: the model waited {share:.0%} of the time ({ran})."
-        slowest = max(("read", "decode", "finish"), key=lambda name: self.stages.get(name, 0.0))
-        stage = {"read": "reading the files", "decode": "decoding", "finish": "the fused kernel"}[slowest]
-        return f"IO-bound: the model waited {share:.0%} of the time; {stage} is the limit ({ran})."
+        spent = {name: sum(self.stages.get(stage, 0.0) for stage in stages) for name, stages in _WORK.items()}
+        return f"IO-bound: the model waited {share:.0%} of the time; {max(spent, key=spent.get)} is the limit ({ran})."

@@ -189,7 +189,7 @@ def test_the_json_has_what_a_reader_needs(raced, rxrx_root):
         assert len(row["runs"]) == 3 and min(row["runs"]) == row["min"] <= row["sites_per_s"] <= row["max"]
         assert row["min"] > 0 and row["sites_per_s"] == sorted(row["runs"])[1]
     assert result["date"].endswith("+00:00") and result["command"].startswith("rxrx-fast")
-    assert set(result["report"]["stages_s"]) <= {"read", "decode", "finish", "deliver"}
+    assert set(result["report"]["stages_s"]) <= {"read", "inflate", "unfilter", "finish", "deliver"}
 
 
 def test_the_table_tells_the_ratio(raced):

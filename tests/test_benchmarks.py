@@ -50,12 +50,12 @@ def check_throughput(folder, printed):
         for point in sweep["values"]:
             check_rate(point["sites_per_s"])
             shares = point["shares"]
-            for name in ("reading", "decoding", "finishing"):
+            for name in ("reading", "inflating", "unfiltering", "finishing"):
                 assert 0 < shares[name] < 1, name
             for name in ("idle", "no core", "delivering"):
                 # The system's clocks advance in ticks, and so short a run is a few of them.
                 assert -0.3 <= shares[name] <= 1.3, name
-            parts = ("reading", "decoding", "finishing", "idle", "unexplained")
+            parts = ("reading", "inflating", "unfiltering", "finishing", "idle", "unexplained")
             assert sum(shares[name] for name in parts) == pytest.approx(1)
     return result, [sweep["name"] for sweep in result["sweeps"]]
 
