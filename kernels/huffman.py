@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from rxrx_kernels.raw_memory import load64, store64
+from rxrx_kernels.raw_memory import load8, load64, store64
 
 __all__ = [
     "BAD",
@@ -32,6 +32,7 @@ __all__ = [
     "DISTANCE_TABLE",
     "END",
     "KIND",
+    "LENGTHS",
     "LITERALS",
     "MORE",
     "PRECODE_BITS",
@@ -54,7 +55,10 @@ _LITERAL_ROOM = (1 << LITERALS) + 144 * (1 << (_LONGEST - LITERALS))
 _DISTANCE_ROOM = (1 << DISTANCES) + 16 * (1 << (_LONGEST - DISTANCES))
 #: Bytes of a stream's tables: literals and lengths, then distances from DISTANCE_TABLE on.
 DISTANCE_TABLE = 8 * _LITERAL_ROOM
-TABLE_BYTES = 8 * (_LITERAL_ROOM + _DISTANCE_ROOM)
+LENGTHS = DISTANCE_TABLE + 8 * _DISTANCE_ROOM
+#: Behind them lie the code lengths that they are built from, a byte each, and two counts of each length to build with.
+_COUNTS = 320
+TABLE_BYTES = LENGTHS + _COUNTS + 2 * 8 * (_LONGEST + 1)
 
 SPECIAL, MORE = _u(1 << 6), _u(1 << 63)
 KIND, END, SECOND, BAD = _u(3 << 56), _u(1 << 56), _u(2 << 56), _u(3 << 56)
@@ -86,44 +90,48 @@ _LITERAL_BIT, _DISTANCE_BIT, _PRECODE_BIT = _u(1 | 1 << 48), _u(1 | 1 << 8), _u(
 
 
 @njit(nogil=True, cache=True)
-def _build(lengths, count, index_bits, table, symbols, bit):
+def _build(lengths, counts, count, index_bits, table, symbols, bit):
     """The table of a canonical code (section 3.2.2). False if its lengths make no complete code.
 
-    A lone code of one bit is the exception that section 3.2.7 allows, or none at all where no distance is used.
+    Given are addresses: of ``count`` lengths up to 15, a byte each; of room for two counts of each length; of the
+    table. A lone code of one bit is the exception that section 3.2.7 allows, or none at all where no distance is used.
     """
-    of_length = np.zeros(_LONGEST + 1, np.int64)
+    of_length, following = counts, counts + _u(8 * (_LONGEST + 1))
+    for length in range(_LONGEST + 1):
+        store64(of_length + _u(8 * length), _u(0))
     for symbol in range(count):
-        of_length[lengths[symbol]] += 1
-    used = count - of_length[0]
-    of_length[0] = 0
+        at = of_length + (_u(load8(lengths + _u(symbol))) << _u(3))
+        store64(at, load64(at) + _u(1))
+    used = count - np.int64(load64(of_length))
+    store64(of_length, _u(0))
     left = 1
     for length in range(1, _LONGEST + 1):
-        left = 2 * left - of_length[length]
+        left = 2 * left - np.int64(load64(of_length + _u(8 * length)))
         if left < 0:
             return False
-    if left > 0 and not (used == 0 or (used == 1 and of_length[1] == 1)):
+    if left > 0 and not (used == 0 or (used == 1 and load64(of_length + _u(8)) == _u(1))):
         return False
     for i in range(1 << index_bits):
         store64(table + _u(8 * i), _BAD_ENTRY)
     # The first code of each length, its first bit lowest, as the stream has it.
-    code, following = 0, np.zeros(_LONGEST + 1, np.int64)
+    code = 0
     for length in range(1, _LONGEST + 1):
-        code = (code + of_length[length - 1]) << 1
+        code = (code + np.int64(load64(of_length + _u(8 * length - 8)))) << 1
         reverse = 0
         for k in range(length):
             reverse |= ((code >> k) & 1) << (length - 1 - k)
-        following[length] = reverse
+        store64(following + _u(8 * length), _u(reverse))
     free = 1 << index_bits
     for symbol in range(count):
-        length = np.int64(lengths[symbol])
+        length = np.int64(load8(lengths + _u(symbol)))
         if length == 0:
             continue
-        code = following[length]
+        code = np.int64(load64(following + _u(8 * length)))
         # Add one to a number whose lowest bit stands at its top.
         carry = 1 << (length - 1)
         while code & carry:
             carry >>= 1
-        following[length] = (code & (carry - 1)) | carry
+        store64(following + _u(8 * length), _u((code & (carry - 1)) | carry))
         entry = symbols[symbol] + _u(length) * bit
         start, size, step = 0, 1 << index_bits, 1 << length
         if length > index_bits:
@@ -163,28 +171,38 @@ def _join(table):
 
 
 @njit(nogil=True, cache=True)
-def build_literals(lengths, count, table):
-    """The table of literals and lengths at an address: (whether the code is complete, the share of its literals).
+def build_literals(memory, count):
+    """The table of literals and lengths, from the first ``count`` code lengths.
 
-    The share, of 32768, is how often a literal comes in a stream that the code fits.
+    Returns whether the code is complete, and the share of literals, of 32768: how often one comes in a stream that the
+    code fits. ``memory`` is the address of a stream's :data:`TABLE_BYTES`.
     """
-    if not _build(lengths, count, LITERALS, table, _LITERAL_SYMBOLS, _LITERAL_BIT):
+    lengths = memory + _u(LENGTHS)
+    counts = lengths + _u(_COUNTS)
+    if not _build(lengths, counts, count, LITERALS, memory, _LITERAL_SYMBOLS, _LITERAL_BIT):
         return False, 0
-    _join(table)
+    _join(memory)
     share = 0
     for symbol in range(256):
-        length = np.int64(lengths[symbol])
+        length = np.int64(load8(lengths + _u(symbol)))
         share += (1 << (_LONGEST - length)) if length else 0
     return True, share
 
 
 @njit(nogil=True, cache=True)
-def build_distances(lengths, count, table):
-    """The table of distances at an address."""
-    return _build(lengths, count, DISTANCES, table, _DISTANCE_SYMBOLS, _DISTANCE_BIT)
+def build_distances(memory, first, count):
+    """The table of distances, from the ``count`` code lengths behind the ``first``."""
+    lengths = memory + _u(LENGTHS)
+    table, counts = memory + _u(DISTANCE_TABLE), lengths + _u(_COUNTS)
+    return _build(lengths + _u(first), counts, count, DISTANCES, table, _DISTANCE_SYMBOLS, _DISTANCE_BIT)
 
 
 @njit(nogil=True, cache=True)
-def build_precode(lengths, table):
-    """The table of the code that the other codes' lengths are in (section 3.2.7): symbol << 8 | bits."""
-    return _build(lengths, 19, PRECODE_BITS, table, _PRECODE_SYMBOLS, _PRECODE_BIT)
+def build_precode(memory):
+    """The table of the code that the other codes' lengths are in (section 3.2.7): symbol << 8 | bits.
+
+    It stands where the distances' table comes later.
+    """
+    lengths = memory + _u(LENGTHS)
+    table, counts = memory + _u(DISTANCE_TABLE), lengths + _u(_COUNTS)
+    return _build(lengths, counts, 19, PRECODE_BITS, table, _PRECODE_SYMBOLS, _PRECODE_BIT)

@@ -38,8 +38,9 @@ _AHEAD = _u(8)
 # A stream's state, uint64 each: the next byte to load and the last at which a step may begin; the next byte to write,
 # the first and the one behind the last; bits loaded and not taken, and their number; whether this block is the last,
 # and whether literals prevail; the end of the deflate data; what leads from the tail's addresses back to the source's,
-# once it is there; whether the tables are of the fixed codes; and what `work` is to do with it.
-_NEXT, _LAST, _OUT, _START, _STOP, _BITS, _COUNT, _FINAL, _RICH, _END, _MOVED, _FIXED, PHASE = range(13)
+# once it is there; whether the tables are of the fixed codes; what ended its last
+# loop over symbols; and what `work` is to do with it.
+_NEXT, _LAST, _OUT, _START, _STOP, _BITS, _COUNT, _FINAL, _RICH, _END, _MOVED, _FIXED, _EVENT, PHASE = range(14)
 _FIELDS = 16
 FREE, BUSY, DONE, FAILED = map(_u, range(4))
 
@@ -51,7 +52,7 @@ _LITERAL_MASK, _DISTANCE_MASK = _u((1 << huffman.LITERALS) - 1), _u((1 << huffma
 _LITERAL_REST = _u((1 << (15 - huffman.LITERALS)) - 1)
 _DISTANCE_REST = _u((1 << (15 - huffman.DISTANCES)) - 1)
 _LITERAL_SHIFT, _DISTANCE_SHIFT = _u(huffman.LITERALS), _u(huffman.DISTANCES)
-_DISTANCE_TABLE = _u(huffman.DISTANCE_TABLE)
+_DISTANCE_TABLE, _LENGTHS = _u(huffman.DISTANCE_TABLE), _u(huffman.LENGTHS)
 _SPECIAL, _MORE, _KIND = huffman.SPECIAL, huffman.MORE, huffman.KIND
 _END_KIND, _SECOND_KIND = huffman.END, huffman.SECOND
 #: Of 32768 symbols, so many literals make a block rich in them: a processor guesses right that the next is one.
@@ -61,7 +62,7 @@ _ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1,
 
 
 def workspace() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What one thread needs to inflate two streams, about 110 KB: states, tables, tails."""
+    """What one thread needs to inflate two streams, about 110 KB: states, memories for tables, tails."""
     return (
         np.zeros((2, _FIELDS), np.uint64),
         np.zeros((2, huffman.TABLE_BYTES // 8), np.uint64),
@@ -69,7 +70,7 @@ def workspace() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True, forceinline=True)
 def _refilled(at, bits, count):
     """At least 56 bits, as many whole bytes as fit. Only the lowest six bits of ``count`` count."""
     bits |= load64(at) << (count & _SIX)
@@ -77,13 +78,13 @@ def _refilled(at, bits, count):
     return at, bits, count | _u(56)
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True, forceinline=True)
 def _value(entry, bits, code_bits):
     """The extra bits behind a code."""
     return (bits & ((_u(1) << (entry & _SIX)) - _u(1))) >> (code_bits & _SIX)
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True, forceinline=True)
 def _literals(out, entry):
     store32(out, np.uint32(entry >> _u(8)))
     return out + ((entry >> _u(60)) & _u(3))
@@ -110,27 +111,27 @@ def _copy_far(out, length, distance):
             source += _u(1)
 
 
-@njit(nogil=True, inline="always")
-def _step(at, out, bits, count, table, start, rich):
+@njit(nogil=True, forceinline=True)
+def _step(at, out, bits, count, memory, start, rich):
     """Up to four lookups of literals in a block that is rich in them, then whatever an entry stands for."""
     event = _GOING
     at, bits, count = _refilled(at, bits, count)
-    entry = load64(table + ((bits & _LITERAL_MASK) << _u(3)))
+    entry = load64(memory + ((bits & _LITERAL_MASK) << _u(3)))
     if rich and entry < _MORE:
         out = _literals(out, entry)
         bits >>= entry & _SIX
         count -= entry
-        entry = load64(table + ((bits & _LITERAL_MASK) << _u(3)))
+        entry = load64(memory + ((bits & _LITERAL_MASK) << _u(3)))
         if entry < _MORE:
             out = _literals(out, entry)
             bits >>= entry & _SIX
             count -= entry
-            entry = load64(table + ((bits & _LITERAL_MASK) << _u(3)))
+            entry = load64(memory + ((bits & _LITERAL_MASK) << _u(3)))
             if entry < _MORE:
                 out = _literals(out, entry)
                 bits >>= entry & _SIX
                 count -= entry
-                entry = load64(table + ((bits & _LITERAL_MASK) << _u(3)))
+                entry = load64(memory + ((bits & _LITERAL_MASK) << _u(3)))
                 if entry < _MORE:
                     out = _literals(out, entry)
                     bits >>= entry & _SIX
@@ -141,7 +142,7 @@ def _step(at, out, bits, count, table, start, rich):
         if entry & _SPECIAL:
             if entry & _KIND == _SECOND_KIND:
                 place = ((entry >> _u(32)) & _u(0xFFFF)) + ((bits >> _LITERAL_SHIFT) & _LITERAL_REST)
-                entry = load64(table + (place << _u(3)))
+                entry = load64(memory + (place << _u(3)))
             if entry & _SPECIAL:
                 event = _BLOCK_ENDED if entry & _KIND == _END_KIND else _INVALID
                 bits >>= entry & _SIX
@@ -154,11 +155,11 @@ def _step(at, out, bits, count, table, start, rich):
         # 63 bits of the distance's entry count behind a length, and none behind literals. A mask made of one bit would
         # say the same, but the compiler turns it into the jump that is to be avoided.
         counting = (_u(1) << ((entry >> _u(54)) & _SIX)) - _u(1)
-        entry = load64(table + _DISTANCE_TABLE + ((bits & _DISTANCE_MASK) << _u(3))) & counting
+        entry = load64(memory + _DISTANCE_TABLE + ((bits & _DISTANCE_MASK) << _u(3))) & counting
         if entry & _SPECIAL:
             if entry & _KIND == _SECOND_KIND:
                 place = ((entry >> _u(32)) & _u(0xFFFF)) + ((bits >> _DISTANCE_SHIFT) & _DISTANCE_REST)
-                entry = load64(table + _DISTANCE_TABLE + (place << _u(3)))
+                entry = load64(memory + _DISTANCE_TABLE + (place << _u(3)))
             if entry & _SPECIAL:
                 event = _INVALID
         distance = (entry >> _u(32)) + _value(entry, bits, entry >> _u(8))
@@ -177,40 +178,28 @@ def _step(at, out, bits, count, table, start, rich):
 
 
 @njit(nogil=True, cache=True)
-def _run_one(state, table):
-    """Symbols of one stream until something ends it."""
-    at, last, out, start, stop = state[_NEXT], state[_LAST], state[_OUT], state[_START], state[_STOP]
-    bits, count, rich = state[_BITS], state[_COUNT], state[_RICH] != _u(0)
-    event = _GOING
-    while event == _GOING:
-        if at > last or out > stop:
-            event = _BOUND
-        else:
-            at, out, bits, count, event = _step(at, out, bits, count, table, start, rich)
-    state[_NEXT], state[_OUT], state[_BITS], state[_COUNT] = at, out, bits, count
-    return event
-
-
-@njit(nogil=True, cache=True)
-def _run_two(one, two, table1, table2):
-    """Symbols of two streams in turn until something ends either."""
-    at1, last1, out1, start1, stop1 = one[_NEXT], one[_LAST], one[_OUT], one[_START], one[_STOP]
-    at2, last2, out2, start2, stop2 = two[_NEXT], two[_LAST], two[_OUT], two[_START], two[_STOP]
-    bits1, count1, rich1 = one[_BITS], one[_COUNT], one[_RICH] != _u(0)
-    bits2, count2, rich2 = two[_BITS], two[_COUNT], two[_RICH] != _u(0)
+def _run(states, memory1, memory2):
+    """Symbols of the busy streams in turn until something ends one of them."""
+    busy1, busy2 = states[0, PHASE] == BUSY, states[1, PHASE] == BUSY
+    at1, last1, bits1, count1 = states[0, _NEXT], states[0, _LAST], states[0, _BITS], states[0, _COUNT]
+    at2, last2, bits2, count2 = states[1, _NEXT], states[1, _LAST], states[1, _BITS], states[1, _COUNT]
+    out1, start1, stop1, rich1 = states[0, _OUT], states[0, _START], states[0, _STOP], states[0, _RICH] != _u(0)
+    out2, start2, stop2, rich2 = states[1, _OUT], states[1, _START], states[1, _STOP], states[1, _RICH] != _u(0)
     event1 = event2 = _GOING
     while event1 | event2 == _GOING:
-        if at1 > last1 or out1 > stop1:
-            event1 = _BOUND
-        else:
-            at1, out1, bits1, count1, event1 = _step(at1, out1, bits1, count1, table1, start1, rich1)
-        if at2 > last2 or out2 > stop2:
-            event2 = _BOUND
-        else:
-            at2, out2, bits2, count2, event2 = _step(at2, out2, bits2, count2, table2, start2, rich2)
-    one[_NEXT], one[_OUT], one[_BITS], one[_COUNT] = at1, out1, bits1, count1
-    two[_NEXT], two[_OUT], two[_BITS], two[_COUNT] = at2, out2, bits2, count2
-    return event1, event2
+        if busy1:
+            if at1 > last1 or out1 > stop1:
+                event1 = _BOUND
+            else:
+                at1, out1, bits1, count1, event1 = _step(at1, out1, bits1, count1, memory1, start1, rich1)
+        if busy2:
+            if at2 > last2 or out2 > stop2:
+                event2 = _BOUND
+            else:
+                at2, out2, bits2, count2, event2 = _step(at2, out2, bits2, count2, memory2, start2, rich2)
+    states[0, _NEXT], states[0, _OUT], states[0, _BITS], states[0, _COUNT] = at1, out1, bits1, count1
+    states[1, _NEXT], states[1, _OUT], states[1, _BITS], states[1, _COUNT] = at2, out2, bits2, count2
+    states[0, _EVENT], states[1, _EVENT] = _u(event1), _u(event2)
 
 
 @njit(nogil=True, cache=True)
@@ -220,7 +209,8 @@ def _to_tail(state, tail):
     waiting = (state[_COUNT] & _SIX) >> _u(3)
     taken = state[_NEXT] - waiting
     buffer, left = _u(tail.ctypes.data), state[_END] - taken
-    tail[:] = 0
+    for k in range(0, _TAIL, 8):
+        store64(buffer + _u(k), _u(0))
     inflate.copy_bytes(buffer, taken, left)
     state[_MOVED] = taken - buffer
     state[_NEXT], state[_END] = buffer + waiting, buffer + left
@@ -228,7 +218,7 @@ def _to_tail(state, tail):
 
 
 @njit(nogil=True, cache=True)
-def _next_block(state, table, tail, adler32):
+def _next_block(state, memory, tail, adler32):
     """Headers and stored blocks up to the next symbols: going if there are any, ended if the stream is done."""
     while True:
         taken = state[_NEXT] - ((state[_COUNT] & _SIX) >> _u(3))
@@ -248,7 +238,7 @@ def _next_block(state, table, tail, adler32):
                 return _INVALID
         else:
             state[_NEXT], state[_BITS], state[_COUNT] = at, bits, count
-            if kind == _u(3) or not (_fixed(state, table) if kind == _u(1) else _dynamic(state, table)):
+            if kind == _u(3) or not (_fixed(state, memory) if kind == _u(1) else _dynamic(state, memory)):
                 return _INVALID
             return _GOING
 
@@ -283,22 +273,21 @@ def _stored(state, at):
 
 
 @njit(nogil=True, cache=True)
-def _fixed(state, table):
+def _fixed(state, memory):
     """The codes of section 3.2.6."""
     if state[_FIXED]:
         return True
-    lengths = np.full(288, 8, np.uint8)
-    lengths[144:256] = 9
-    lengths[256:280] = 7
-    huffman.build_literals(lengths, 288, table)
-    lengths[:32] = 5
-    huffman.build_distances(lengths, 32, table + _DISTANCE_TABLE)
+    for k in range(320):
+        length = 8 if k < 144 or 280 <= k < 288 else 9 if k < 256 else 7 if k < 280 else 5
+        store8(memory + _LENGTHS + _u(k), np.uint8(length))
+    huffman.build_literals(memory, 288)
+    huffman.build_distances(memory, 288, 32)
     state[_FIXED], state[_RICH] = _u(1), _u(0)
     return True
 
 
 @njit(nogil=True, cache=True)
-def _dynamic(state, table):
+def _dynamic(state, memory):
     """The codes that a block brings along (section 3.2.7)."""
     at, bits, count = _refilled(state[_NEXT], state[_BITS], state[_COUNT])
     literals = np.int64(bits & _u(31)) + 257
@@ -308,17 +297,17 @@ def _dynamic(state, table):
     count -= _u(14)
     if literals > 286 or distances > 30:
         return False
-    lengths = np.zeros(320, np.uint8)
+    lengths = memory + _LENGTHS
+    for k in range(19):
+        store8(lengths + _u(k), np.uint8(0))
     for k in range(codes):
         at, bits, count = _refilled(at, bits, count)
-        lengths[_ORDER[k]] = np.uint8(bits & _u(7))
+        store8(lengths + _u(_ORDER[k]), np.uint8(bits & _u(7)))
         bits >>= _u(3)
         count -= _u(3)
-    # Built where the distances' table comes later.
-    precode = table + _DISTANCE_TABLE
-    if not huffman.build_precode(lengths, precode):
+    if not huffman.build_precode(memory):
         return False
-    k = 0
+    precode, k = memory + _DISTANCE_TABLE, 0
     while k < literals + distances:
         at, bits, count = _refilled(at, bits, count)
         entry = load64(precode + ((bits & _u((1 << huffman.PRECODE_BITS) - 1)) << _u(3)))
@@ -328,14 +317,14 @@ def _dynamic(state, table):
         count -= entry
         symbol = np.int64(entry >> _u(8))
         if symbol < 16:
-            lengths[k] = symbol
+            store8(lengths + _u(k), np.uint8(symbol))
             k += 1
             continue
         extra, repeats, value = 7, 11, 0
         if symbol == 16:
             if k == 0:
                 return False
-            extra, repeats, value = 2, 3, np.int64(lengths[k - 1])
+            extra, repeats, value = 2, 3, np.int64(load8(lengths + _u(k - 1)))
         elif symbol == 17:
             extra, repeats = 3, 3
         repeats += np.int64(bits & ((_u(1) << _u(extra)) - _u(1)))
@@ -343,45 +332,47 @@ def _dynamic(state, table):
         count -= _u(extra)
         if k + repeats > literals + distances:
             return False
-        lengths[k : k + repeats] = value
-        k += repeats
-    if lengths[256] == 0:
+        for _ in range(repeats):
+            store8(lengths + _u(k), np.uint8(value))
+            k += 1
+    if load8(lengths + _u(256)) == 0:
         return False
     state[_NEXT], state[_BITS], state[_COUNT] = at, bits, count
-    whole, share = huffman.build_literals(lengths, literals, table)
+    whole, share = huffman.build_literals(memory, literals)
     state[_FIXED], state[_RICH] = _u(0), _u(share >= _RICH_SHARE)
-    return whole and huffman.build_distances(lengths[literals:], distances, precode)
+    return whole and huffman.build_distances(memory, literals, distances)
 
 
 @njit(nogil=True, cache=True)
-def _resume(state, table, tail, adler32, event):
+def _resume(state, memory, tail, adler32):
     """After a loop over symbols: the next block, the stream's last bytes, or its end."""
+    event = np.int64(state[_EVENT])
+    state[_EVENT] = _u(_GOING)
     if event == _BOUND and state[_OUT] <= state[_STOP] and state[_MOVED] == _u(0):
         _to_tail(state, tail)
         return
     if event == _BLOCK_ENDED:
-        event = _next_block(state, table, tail, adler32)
+        event = _next_block(state, memory, tail, adler32)
         if event == _GOING:
             return
     state[PHASE] = DONE if event == _BLOCK_ENDED else FAILED
 
 
 @njit(nogil=True, cache=True)
-def begin(state, tables, tail, adler32, source, size, target, expected):
-    """Take up a zlib stream: its first block's header is read.
+def begin(state, source, size, target, expected):
+    """Take up a zlib stream.
 
     Parameters
     ----------
-    state, tables, tail
-        One row each of :func:`workspace`'s. ``state[PHASE]`` is then ``BUSY``, or ``DONE`` or ``FAILED`` already.
-    adler32 : uint64
-        Address of libdeflate's function.
+    state : (16,) uint64
+        A row of :func:`workspace`'s. ``state[PHASE]`` is then ``BUSY``, or ``FAILED`` already.
     source, size : uint64
         Address and bytes of the stream; bytes behind its end are tolerated.
     target, expected : uint64
         Where it goes, and the size that it must have. :data:`ROOM` bytes behind that may be written.
     """
-    state[:] = _u(0)
+    for field in range(_FIELDS):
+        state[field] = _u(0)
     state[PHASE] = FAILED
     if size < _u(6):
         return
@@ -394,24 +385,23 @@ def begin(state, tables, tail, adler32, source, size, target, expected):
     state[_LAST] = state[_END] - _READ
     state[_OUT] = state[_START] = target
     state[_STOP] = target + expected
-    state[PHASE] = BUSY
-    _resume(state, _u(tables.ctypes.data), tail, adler32, _BLOCK_ENDED)
+    state[PHASE], state[_EVENT] = BUSY, _u(_BLOCK_ENDED)
 
 
 @njit(nogil=True, cache=True)
-def work(states, tables, tails, adler32):
-    """Inflate until one of the busy streams is done or has failed; returns at once if one is, or none is busy."""
-    one, two = states[0], states[1]
-    table1, table2 = _u(tables[0].ctypes.data), _u(tables[1].ctypes.data)
-    if one[PHASE] != BUSY or two[PHASE] != BUSY:
+def work(states, memories, tails, adler32):
+    """Inflate until one of the busy streams is done or has failed; returns at once if none is busy.
+
+    ``states``, ``memories`` and ``tails`` are :func:`workspace`'s, ``adler32`` the address of libdeflate's function.
+    """
+    first = _u(memories.ctypes.data)
+    while True:
+        ended, busy = False, False
         for k in range(2):
-            table = table2 if k else table1
-            while states[k, PHASE] == BUSY and states[1 - k, PHASE] == FREE:
-                _resume(states[k], table, tails[k], adler32, _run_one(states[k], table))
-        return
-    while one[PHASE] == BUSY and two[PHASE] == BUSY:
-        event1, event2 = _run_two(one, two, table1, table2)
-        if event1 != _GOING:
-            _resume(one, table1, tails[0], adler32, event1)
-        if event2 != _GOING:
-            _resume(two, table2, tails[1], adler32, event2)
+            if states[k, PHASE] == BUSY and states[k, _EVENT] != _u(_GOING):
+                _resume(states[k], first + _u(k * huffman.TABLE_BYTES), tails[k], adler32)
+                ended |= states[k, PHASE] != BUSY
+            busy |= states[k, PHASE] == BUSY
+        if ended or not busy:
+            return
+        _run(states, first, first + _u(huffman.TABLE_BYTES))

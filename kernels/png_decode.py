@@ -167,16 +167,8 @@ def decode(
                     base = np.uint64(joined[slot].ctypes.data) if was_joined else np.uint64(addresses[k])
                     planes[slot], sources[slot], packed_sizes[slot] = k, base + np.uint64(start), np.uint64(packed)
                     if expected >= paired:
-                        begin(
-                            states[slot],
-                            tables[slot],
-                            tails[slot],
-                            adler32,
-                            sources[slot],
-                            packed_sizes[slot],
-                            np.uint64(filtered[slot].ctypes.data),
-                            expected,
-                        )
+                        target = np.uint64(filtered[slot].ctypes.data)
+                        begin(states[slot], sources[slot], packed_sizes[slot], target, expected)
                     else:
                         states[slot, PHASE] = FAILED
         if planes[0] < 0 and planes[1] < 0:

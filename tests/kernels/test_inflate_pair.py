@@ -34,16 +34,8 @@ def _inflate_all(sources, sizes, targets, expected, phases, states, tables, tail
     while True:
         for slot in range(2):
             if held[slot] < 0 and following < sources.size:
-                inflate_pair.begin(
-                    states[slot],
-                    tables[slot],
-                    tails[slot],
-                    adler32,
-                    sources[following],
-                    sizes[following],
-                    targets[following],
-                    expected[following],
-                )
+                source, size = sources[following], sizes[following]
+                inflate_pair.begin(states[slot], source, size, targets[following], expected[following])
                 held[slot] = following
                 following += 1
         if held[0] < 0 and held[1] < 0:
