@@ -238,7 +238,12 @@ def _next_block(state, memory, tail, adler32):
                 return _INVALID
         else:
             state[_NEXT], state[_BITS], state[_COUNT] = at, bits, count
-            if kind == _u(3) or not (_fixed(state, memory) if kind == _u(1) else _dynamic(state, memory)):
+            if kind == _u(3) or (kind == _u(1) and state[_FIXED]):
+                return _INVALID if kind == _u(3) else _GOING
+            literals, distances = _fixed(memory) if kind == _u(1) else _dynamic(state, memory)
+            complete, share = huffman.build_literals(memory, literals)
+            state[_FIXED], state[_RICH] = _u(kind == _u(1)), _u(share >= _RICH_SHARE)
+            if literals == 0 or not complete or not huffman.build_distances(memory, literals, distances):
                 return _INVALID
             return _GOING
 
@@ -273,22 +278,17 @@ def _stored(state, at):
 
 
 @njit(nogil=True, cache=True)
-def _fixed(state, memory):
-    """The codes of section 3.2.6."""
-    if state[_FIXED]:
-        return True
+def _fixed(memory):
+    """Code lengths of section 3.2.6: how many of literals and lengths, and of distances."""
     for k in range(320):
         length = 8 if k < 144 or 280 <= k < 288 else 9 if k < 256 else 7 if k < 280 else 5
         store8(memory + _LENGTHS + _u(k), np.uint8(length))
-    huffman.build_literals(memory, 288)
-    huffman.build_distances(memory, 288, 32)
-    state[_FIXED], state[_RICH] = _u(1), _u(0)
-    return True
+    return 288, 32
 
 
 @njit(nogil=True, cache=True)
 def _dynamic(state, memory):
-    """The codes that a block brings along (section 3.2.7)."""
+    """Code lengths that a block brings along (section 3.2.7): how many of both; none if they are not valid."""
     at, bits, count = _refilled(state[_NEXT], state[_BITS], state[_COUNT])
     literals = np.int64(bits & _u(31)) + 257
     distances = np.int64((bits >> _u(5)) & _u(31)) + 1
@@ -296,7 +296,7 @@ def _dynamic(state, memory):
     bits >>= _u(14)
     count -= _u(14)
     if literals > 286 or distances > 30:
-        return False
+        return 0, 0
     lengths = memory + _LENGTHS
     for k in range(19):
         store8(lengths + _u(k), np.uint8(0))
@@ -306,13 +306,13 @@ def _dynamic(state, memory):
         bits >>= _u(3)
         count -= _u(3)
     if not huffman.build_precode(memory):
-        return False
+        return 0, 0
     precode, k = memory + _DISTANCE_TABLE, 0
     while k < literals + distances:
         at, bits, count = _refilled(at, bits, count)
         entry = load64(precode + ((bits & _u((1 << huffman.PRECODE_BITS) - 1)) << _u(3)))
         if entry & _SPECIAL:
-            return False
+            return 0, 0
         bits >>= entry & _SIX
         count -= entry
         symbol = np.int64(entry >> _u(8))
@@ -323,7 +323,7 @@ def _dynamic(state, memory):
         extra, repeats, value = 7, 11, 0
         if symbol == 16:
             if k == 0:
-                return False
+                return 0, 0
             extra, repeats, value = 2, 3, np.int64(load8(lengths + _u(k - 1)))
         elif symbol == 17:
             extra, repeats = 3, 3
@@ -331,16 +331,14 @@ def _dynamic(state, memory):
         bits >>= _u(extra)
         count -= _u(extra)
         if k + repeats > literals + distances:
-            return False
+            return 0, 0
         for _ in range(repeats):
             store8(lengths + _u(k), np.uint8(value))
             k += 1
     if load8(lengths + _u(256)) == 0:
-        return False
+        return 0, 0
     state[_NEXT], state[_BITS], state[_COUNT] = at, bits, count
-    whole, share = huffman.build_literals(memory, literals)
-    state[_FIXED], state[_RICH] = _u(0), _u(share >= _RICH_SHARE)
-    return whole and huffman.build_distances(memory, literals, distances)
+    return literals, distances
 
 
 @njit(nogil=True, cache=True)
