@@ -203,7 +203,7 @@ def draw(found: dict, where: str):
     dress(above, f"rxrx_fast.DataLoader by {found['unit']}", f"{fixed}; {where}\nmedian of the rounds, whiskers from "
           "slowest to fastest", ylabel="sites a second")  # fmt: skip
     bottom = np.zeros(len(points))
-    for name, color in zip(SHARES, (*SERIES[:3], THEIRS, FAINT)):
+    for name, color in zip(SHARES, (*SERIES[:4], THEIRS, FAINT)):
         part = np.array([max(point["shares"][name], 0) for point in points])
         below.bar(x, part, bottom=bottom, width=0.55, color=color, label=name)
         bottom += part
