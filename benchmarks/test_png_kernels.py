@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rxrx_kernels import inflate, png, unfilter
+from rxrx_kernels import inflate, inflate_pair, png, unfilter
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "rxrx1-kaggle-2023"
 SITES, SIZE = 20, 512
@@ -73,6 +73,31 @@ class TestPng:
 
         measure(benchmark, all_six, [[stream_of(data) for data in files] for files in sites])
 
+    def test_inflate_pair(self, benchmark, sites):
+        """Our own inflater, two streams at once, and its Adler-32; without the unfilter that comes between."""
+        scratch = png.Scratch(SIZE, SIZE)
+        states, memories, tails = scratch.pair
+        adler32, targets = np.uint64(scratch.functions.adler32), scratch.filtered
+        done = inflate_pair.DONE
+
+        def all_six(streams):
+            states[:] = 0
+            waiting, held = list(streams), [None, None]
+            while waiting or any(stream is not None for stream in held):
+                for slot in range(2):
+                    if held[slot] is None and waiting:
+                        held[slot] = waiting.pop()
+                        source, size = np.uint64(held[slot].ctypes.data), np.uint64(held[slot].size)
+                        target = np.uint64(targets[slot].ctypes.data)
+                        inflate_pair.begin(states[slot], source, size, target, np.uint64(SIZE * (SIZE + 1)))
+                inflate_pair.work(states, memories, tails, adler32)
+                for slot in range(2):
+                    if held[slot] is not None and states[slot, inflate_pair.PHASE] != inflate_pair.BUSY:
+                        assert states[slot, inflate_pair.PHASE] == done
+                        held[slot], states[slot, inflate_pair.PHASE] = None, inflate_pair.FREE
+
+        measure(benchmark, all_six, [[np.frombuffer(stream_of(f), np.uint8) for f in files] for files in sites])
+
     def test_unfilter(self, benchmark, sites):
         """The unfilter alone."""
         padding = bytes(unfilter.PADDING)
@@ -97,6 +122,12 @@ class TestPng:
         """Pillow, from memory."""
         encoded = [[data.tobytes() for data in files] for files in sites]
         measure(benchmark, lambda files: [np.asarray(Image.open(io.BytesIO(data))) for data in files], encoded)
+
+    def test_libspng(self, benchmark, sites):
+        """libspng through pyspng, from memory."""
+        pyspng = pytest.importorskip("pyspng")
+        encoded = [[data.tobytes() for data in files] for files in sites]
+        measure(benchmark, lambda files: [pyspng.load(data) for data in files], encoded)
 
     def test_dali(self, benchmark, sites):
         """DALI's decoder on one thread, without prefetching; its pipeline's own cost is shared by six files a run."""

@@ -8,6 +8,10 @@ module            what it holds
 ``png``           grayscale PNG files: container, CRC-32 checks, decoding into a batch
 ``png_decode``    the compiled loop over a site's files
 ``inflate``       libdeflate, called from compiled code
+``inflate_pair``  two zlib streams inflated at once
+``huffman``       the tables that it decodes with
+``raw_memory``    loads and stores at addresses as Numba functions
+``clock``         the system's clock, for compiled code
 ``unfilter``      PNG row filters undone along a wavefront, 128 rows at once
 ``lanes``         vectors of 128 bytes as a Numba type
 ``fused``         turn, flip, normalise and cast in one pass over the pixels

@@ -25,6 +25,7 @@ class Functions(NamedTuple):
 
     zlib_decompress: int
     crc32: int
+    adler32: int
 
 
 @functools.cache
@@ -100,16 +101,21 @@ def zlib_decompress(typing, function, decompressor, source, source_size, target,
     return types.int32(*[types.uint64] * 6), generate
 
 
-@intrinsic
-def crc32(typing, function, source, size):
-    """CRC-32 of the bytes at an address."""
+def _make_checksum(first):
+    @intrinsic
+    def checksum(typing, function, source, size):
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(_INT, [_INT, _WORD, _WORD]).as_pointer()
+            function = builder.inttoptr(arguments[0], kind)
+            return builder.call(function, [ir.Constant(_INT, first), *arguments[1:]])
 
-    def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(_INT, [_INT, _WORD, _WORD]).as_pointer()
-        function = builder.inttoptr(arguments[0], kind)
-        return builder.call(function, [ir.Constant(_INT, 0), *arguments[1:]])
+        return types.uint32(*[types.uint64] * 3), generate
 
-    return types.uint32(*[types.uint64] * 3), generate
+    return checksum
+
+
+#: The checksums of the bytes at an address: ``crc32(function, source, size)``. An empty text has the value given here.
+crc32, adler32 = _make_checksum(0), _make_checksum(1)
 
 
 @intrinsic

@@ -10,7 +10,10 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 from rxrx_kernels import inflate
-from rxrx_kernels.unfilter import PADDING, undo
+from rxrx_kernels.clock import nanoseconds
+from rxrx_kernels.inflate_pair import BUSY, FAILED, FREE, PHASE, begin
+from rxrx_kernels.inflate_pair import work as inflate_until_one_ends
+from rxrx_kernels.unfilter import undo
 
 # What can be wrong with a file. CONTAINER is everything that `rxrx_kernels.png.verify` finds and words.
 OK = 0
@@ -30,6 +33,8 @@ ROOM = 11
 _IHDR, _PLTE, _IDAT, _IEND = (int.from_bytes(kind, "big") for kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND"))
 #: Set in the first letter of chunks that a decoder may skip (section 5.4).
 _ANCILLARY = 1 << 29
+#: Bytes of image data below which libdeflate is quicker: its tables are built faster, which counts in short streams.
+PAIRED = 8192
 
 
 @intrinsic
@@ -88,7 +93,7 @@ def _image_data(data, height, width, bit_depth, crc32, joined):
         elif kind == _IEND:
             if size == 0:
                 return CONTAINER, False, 0, 0
-            return OK, pieces > 1, start, size
+            return OK, pieces > 1, 0 if pieces > 1 else start, size
         else:
             closed = pieces > 0
             if position == 8:
@@ -115,18 +120,74 @@ def _check_header(data, height, width, bit_depth):
 
 
 @njit(nogil=True, cache=True)
-def decode(addresses, sizes, out, size, status, decompress, crc32, decompressor, filtered, joined, strip, steps, masks):
-    """All files of a site. ``out`` is (C, H, row bytes) uint8, ``size`` the bytes of a pixel."""
+def _verdict(found):
+    return OK if found == 0 else SHORT if found == 2 else LONG if found == 3 else STREAM
+
+
+@njit(nogil=True, cache=True)
+def decode(
+    addresses,
+    sizes,
+    out,
+    size,
+    status,
+    decompress,
+    crc32,
+    adler32,
+    decompressor,
+    filtered,
+    joined,
+    pair,
+    paired,
+    work,
+    clock,
+):
+    """All files of a site, two at a time: nanoseconds that unfiltering took.
+
+    ``out`` is (C, H, row bytes) uint8, ``size`` the bytes of a pixel; ``filtered`` (2, H * (1 + row bytes) + ROOM) and
+    ``joined`` (2, N) are uint8. From ``paired`` bytes of image data on, the inflater for two streams is asked first,
+    and libdeflate about all that it refuses.
+    """
     height, width = out.shape[1], out.shape[2] // size
-    target, expected = np.uint64(filtered.ctypes.data), np.uint64(filtered.size - PADDING)
-    for k in range(out.shape[0]):
-        data = carray(_pointer(np.uint64(addresses[k])), (sizes[k],))
-        state, was_joined, start, packed = _image_data(data, height, width, 8 * size, crc32, joined)
-        if state == OK:
-            source = np.uint64(joined.ctypes.data) if was_joined else np.uint64(addresses[k]) + np.uint64(start)
-            found = inflate.zlib_decompress(decompress, decompressor, source, np.uint64(packed), target, expected)
-            if found != 0:
-                state = SHORT if found == 2 else LONG if found == 3 else STREAM
-            elif not undo(filtered, out[k], size, strip, steps, masks):
-                state = FILTER
-        status[k] = state
+    expected = np.uint64(height * (1 + out.shape[2]))
+    states, tables, tails = pair
+    strip, steps, masks = work
+    states[:] = np.uint64(0)
+    planes, sources, packed_sizes = np.full(2, -1), np.zeros(2, np.uint64), np.zeros(2, np.uint64)
+    following, unfiltering = 0, 0
+    while True:
+        for slot in range(2):
+            while planes[slot] < 0 and following < out.shape[0]:
+                k = following
+                following += 1
+                data = carray(_pointer(np.uint64(addresses[k])), (sizes[k],))
+                state, was_joined, start, packed = _image_data(data, height, width, 8 * size, crc32, joined[slot])
+                status[k] = state
+                if state == OK:
+                    base = np.uint64(joined[slot].ctypes.data) if was_joined else np.uint64(addresses[k])
+                    planes[slot], sources[slot], packed_sizes[slot] = k, base + np.uint64(start), np.uint64(packed)
+                    if expected >= paired:
+                        target = np.uint64(filtered[slot].ctypes.data)
+                        begin(states[slot], sources[slot], packed_sizes[slot], target, expected)
+                    else:
+                        states[slot, PHASE] = FAILED
+        if planes[0] < 0 and planes[1] < 0:
+            return unfiltering
+        inflate_until_one_ends(states, tables, tails, adler32)
+        for slot in range(2):
+            k = planes[slot]
+            if k < 0 or states[slot, PHASE] == BUSY:
+                continue
+            if states[slot, PHASE] == FAILED:
+                target = np.uint64(filtered[slot].ctypes.data)
+                status[k] = _verdict(
+                    inflate.zlib_decompress(
+                        decompress, decompressor, sources[slot], packed_sizes[slot], target, expected
+                    )
+                )
+            if status[k] == OK:
+                began = nanoseconds(clock)
+                if not undo(filtered[slot], out[k], size, strip, steps, masks):
+                    status[k] = FILTER
+                unfiltering += nanoseconds(clock) - began
+            planes[slot], states[slot, PHASE] = -1, FREE

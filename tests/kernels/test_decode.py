@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -285,14 +286,21 @@ def mutants(seed):
         yield container(HEAD, zlib.compress(bytes(damaged)), [7, 0, 1])
 
 
+def paired_scratch():
+    """A scratch whose files go to the inflater for two streams, although they are small."""
+    scratch = png.Scratch(*SHAPE)
+    scratch.paired = 0
+    return scratch
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_mutated_files(seed):
     """A damaged file is refused, or its picture is what zlib and the plain loop make of it; never anything else."""
-    source, decoded = mutants(seed), 0
+    source, decoded, scratch = mutants(seed), 0, paired_scratch() if seed else None
     out = np.empty((64, *SHAPE), np.uint8)
     for _ in range(MUTATIONS // 4 // len(out)):
         files = [next(source) for _ in out]
-        status = png.decode_files(files, out)
+        status = png.decode_files(files, out, scratch)
         for data, found, plane in zip(files, status, out):
             wanted = expected(data)
             assert (found == 0) == (wanted is not None), (
@@ -312,17 +320,17 @@ def test_no_byte_behind_a_file_is_read():
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.mprotect(ctypes.c_void_p(address + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
     page = np.frombuffer(memory, np.uint8, mmap.PAGESIZE)
-    out = np.empty((1, *SHAPE), np.uint8)
+    out, scratch = np.empty((1, *SHAPE), np.uint8), paired_scratch()
     try:
         for end in range(1, len(WHOLE) + 1):
             page[-end:] = np.frombuffer(WHOLE[:end], np.uint8)
-            assert (png.decode_files([page[-end:]], out)[0] == 0) == (end == len(WHOLE))
+            assert (png.decode_files([page[-end:]], out, scratch)[0] == 0) == (end == len(WHOLE))
         source = mutants(9)
         for _ in range(2000):
             data = next(source)[: mmap.PAGESIZE]
             if data:
                 page[-len(data) :] = np.frombuffer(data, np.uint8)
-                png.decode_files([page[-len(data) :]], out)
+                png.decode_files([page[-len(data) :]], out, scratch)
     finally:
         libc.mprotect(ctypes.c_void_p(address + mmap.PAGESIZE), mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
     np.testing.assert_array_equal(decode(WHOLE, SHAPE), PIXELS)
@@ -330,11 +338,24 @@ def test_no_byte_behind_a_file_is_read():
 
 def test_nothing_outside_of_the_planes_is_written():
     """Neighbours in the batch belong to other threads: they stay as they were, also when a file is damaged."""
-    source = mutants(5)
+    source, scratch = mutants(5), paired_scratch()
     batch = np.full((3, 4, *SHAPE), 0x5A, np.uint8)
     for _ in range(300):
-        png.decode_files([next(source) for _ in range(4)], batch[1])
+        png.decode_files([next(source) for _ in range(4)], batch[1], scratch)
         assert (batch[[0, 2]] == 0x5A).all()
+
+
+def test_the_time_is_told():
+    """Inflating and unfiltering are added to what is there, and are no longer than the call."""
+    pixels = pixels_of((512, 512), seed=4)
+    files, out, seconds = [encoded(pixels)] * 6, np.empty((6, 512, 512), np.uint8), np.array([100.0, 200.0])
+    png.decode_files(files, out)
+    start = time.perf_counter()
+    png.decode_files(files, out, seconds=seconds)
+    whole = time.perf_counter() - start
+    inflating, unfiltering = seconds - (100, 200)
+    assert 0 < unfiltering < inflating < whole
+    assert 0.5 * whole < inflating + unfiltering <= whole
 
 
 def test_threads_share_nothing():
@@ -383,7 +404,7 @@ def test_a_missing_libdeflate_is_said(monkeypatch):
 
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="is the run with bounds checking itself")
 def test_with_bounds_checking(tmp_path):
-    """The tests of this file and of the unfilter once more, with every index of compiled code checked."""
+    """The tests of this room once more, with every index of compiled code checked (addresses are not: see cliffs)."""
     here = Path(__file__).parent
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "RXRX_FUZZ": "4000"}
     command = [
@@ -395,6 +416,7 @@ def test_with_bounds_checking(tmp_path):
         "-p",
         "no:cacheprovider",
         str(here / "test_unfilter.py"),
+        str(here / "test_inflate_pair.py"),
         __file__,
     ]
     run = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, cwd=here.parents[1])
