@@ -31,10 +31,11 @@ class Meter:
     """How long each stage worked, and how long the consumer waited for a batch against how long it worked on one.
 
     ``waited`` and ``worked`` are seconds of the consumer's; ``waited_for_first`` is the part of ``waited`` that went to
-    the first batch of an epoch. ``stages`` holds seconds of threads at work, by stage: ``read``, ``inflate`` (with
-    the checks of the PNG container), ``unfilter``, ``finish`` (the fused kernel). Where DALI decodes, ``decode`` takes
-    the place of the two in the middle, and its threads are taken to work for as long as a batch is waited for. ``deliver`` is the wait for a free place in the queue, of the one thread that delivers: where it is
-    large, the model is the limit.
+    the first batch of an epoch. ``stages`` holds seconds of threads at work, by stage: ``read``, ``inflate`` (with the
+    checks of the PNG container), ``unfilter``, ``finish`` (the fused kernel). Where DALI decodes, ``decode`` takes the
+    place of the two in the middle, and its threads are taken to work for as long as a batch is waited for. ``deliver``
+    is the wait for a free place in the queue, of the one thread that delivers: where it is large, the model is the
+    limit.
 
     The consumer's clock is the host's: a model on a GPU whose work is queued may be busy while the host waits here.
     """
