@@ -184,7 +184,8 @@ class DataLoader:
         self._stacks = Buffers(BATCHES_IN_FLIGHT, pinned=on_gpu)
         outputs = (self.prefetch_factor + 3) * len(dataset.policies)
         self._outputs = Buffers(outputs, pinned=bool(pin_memory) and not on_gpu and torch.cuda.is_available())
-        self._meter = Meter()
+        # More threads than cores help nothing that computes.
+        self._meter = Meter("threads" if self.num_threads < _threads(None) else "cores")
         self._iterator: weakref.ref | None = None
 
     # Order -----------------------------------------------------------------------------------------------------------
@@ -330,21 +331,7 @@ class DataLoader:
             a second and thread), by stage; queue_depth (batches that were ready) and wait_s, as p50, p90, p99; faults
             (a list of dict of site_id, path, reason, the first epoch, and times).
         """
-        meter = self._meter
-        return {
-            "sentence": meter.sentence(),
-            "sites": meter.sites,
-            "batches": meter.batches,
-            "waited_s": meter.waited,
-            "worked_s": meter.worked,
-            "waited_for_first_s": meter.waited_for_first,
-            "waiting_share": meter.waiting_share,
-            "stages_s": meter.seconds(),
-            "rates": meter.rates(),
-            "queue_depth": meter.depths(),
-            "wait_s": meter.waits(),
-            "faults": self._faults.listed(),
-        }
+        return {**self._meter.report(), "faults": self._faults.listed()}
 
     def scalars(self) -> dict[str, float]:
         """The report's numbers as one flat dictionary, for TensorBoard or any logger; see :meth:`report`."""

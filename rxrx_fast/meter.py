@@ -19,9 +19,9 @@ _IO_BOUND = 0.05
 
 #: Stages by what they are to a researcher, and what helps where one is the limit. Other stages speak for themselves.
 _WORK = {
-    "reading the files": (("read",), "use more threads or a faster disk"),
-    "decoding": (("inflate", "unfilter", "decode"), "use more threads or a smaller size"),
-    "the fused kernel": (("finish",), "use more threads, fewer views or dtype='float16'"),
+    "reading the files": (("read",), "use more {workers} or a faster disk"),
+    "decoding": (("inflate", "unfilter", "decode"), "use more {workers} or a smaller size"),
+    "the fused kernel": (("finish",), "use more {workers}, fewer views or dtype='float16'"),
 }
 # Not work: the wait for a free place in the queue.
 _IDLE = "deliver"
@@ -38,9 +38,15 @@ class Meter:
     limit.
 
     The consumer's clock is the host's: a model on a GPU whose work is queued may be busy while the host waits here.
+
+    Parameters
+    ----------
+    workers : str
+        What more of would help, for the advice: "threads", or "cores" where there is a thread for each already.
     """
 
-    def __init__(self):
+    def __init__(self, workers: str = "threads"):
+        self._workers = workers
         self.stages: dict[str, float] = defaultdict(float)
         self.sites = self.batches = self._made = 0
         self.waited = self.worked = self.waited_for_first = 0.0
@@ -123,6 +129,22 @@ class Meter:
         """Quantiles of the wait for one batch in seconds: p50, p90, p99 of the last 4,096."""
         return {f"p{q}": float(np.percentile(self._waits, q)) for q in _QUANTILES if self._waits}
 
+    def report(self) -> dict:
+        """All of it, by name; see :meth:`rxrx_fast.DataLoader.report`."""
+        return {
+            "sentence": self.sentence(),
+            "sites": self.sites,
+            "batches": self.batches,
+            "waited_s": self.waited,
+            "worked_s": self.worked,
+            "waited_for_first_s": self.waited_for_first,
+            "waiting_share": self.waiting_share,
+            "stages_s": self.seconds(),
+            "rates": self.rates(),
+            "queue_depth": self.depths(),
+            "wait_s": self.waits(),
+        }
+
     def scalars(self) -> dict[str, float]:
         """All numbers in one flat dictionary, for a logger."""
         flat = {"sites_per_s": self.rate, "waiting_share": self.waiting_share}
@@ -139,9 +161,9 @@ class Meter:
         work = []
         for words, (stages, advice) in _WORK.items():
             work.append((sum(seconds.pop(stage, 0.0) for stage in stages), words, advice))
-        work += [(spent, f"the stage {name!r}", "use more threads") for name, spent in seconds.items()]
+        work += [(spent, f"the stage {name!r}", "use more {workers}") for name, spent in seconds.items()]
         spent, words, advice = max(work)
-        return (words, advice) if spent > 0 else None
+        return (words, advice.format(workers=self._workers)) if spent > 0 else None
 
     def sentence(self) -> str:
         """The verdict in words."""

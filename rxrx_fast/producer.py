@@ -146,5 +146,7 @@ def _is_gone(root) -> bool:
     try:
         with os.scandir(root) as entries:
             return next(entries, None) is None
+    except PermissionError:
+        return False
     except OSError:
         return True

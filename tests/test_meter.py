@@ -53,7 +53,7 @@ def test_the_share_of_waiting_is_right(dataset, monkeypatch, model_s, share):
         ("inflate", "decoding is the limit", "smaller size"),
         ("unfilter", "decoding is the limit", "smaller size"),
         ("finish", "the fused kernel is the limit", "fewer views"),
-        ("unpack", "the stage 'unpack' is the limit", "more threads"),
+        ("unpack", "the stage 'unpack' is the limit", "use more "),
     ],
 )
 def test_the_sentence_names_the_limit_and_what_helps(dataset, monkeypatch, stage, words, advice):
@@ -73,6 +73,9 @@ def test_parts_of_decoding_count_together():
     for stage, seconds in {"read": 1.0, "inflate": 0.8, "unfilter": 0.4, "finish": 0.5, "deliver": 9.0}.items():
         meter.add(stage, seconds)
     assert meter.limit() == ("decoding", "use more threads or a smaller size")
+    full = Meter("cores")
+    full.add("read", 1.0)
+    assert full.limit() == ("reading the files", "use more cores or a faster disk")
     assert Meter().limit() is None and Meter().sentence() == "No batch was delivered yet."
 
 
@@ -141,3 +144,13 @@ def test_the_meter_does_not_grow():
         meter.delivered(meter.asked(k), 1)
     assert len(meter._waits) == len(meter._depths) < 10_000
     assert meter.depths()["p50"] > 10_000 - 4096 and meter.batches == 10_000
+
+
+def test_more_threads_are_advised_only_where_there_are_cores(dataset, monkeypatch):
+    """One thread on four cores: more threads; as many as cores: more cores."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for threads, words in ((1, "use more threads"), (4, "use more cores")):
+        loader = rx.DataLoader(dataset, batch_size=4, num_threads=threads)
+        for _ in loader:
+            pass
+        assert words in loader.report()["sentence"]
