@@ -31,8 +31,8 @@ class Augmentation(NamedTuple):
     order : (C,) int64
         Source channel of each output channel; -1 for a channel that is left out, which is 0 everywhere. The tables
         below are by output channel.
-    fill : (C,) uint8
-        Grey value outside of the source, with the border ZERO.
+    fill : (C,) float32
+        Grey value outside of the source, with the border CONSTANT.
     center, scale : (C,) float32
     table : (C, 257) float32, or (0, 257)
         Takes the place of center and scale, see :func:`rxrx_kernels.tone.make_toned`.
@@ -76,9 +76,9 @@ def plain(channels: int, center=None, scale=None) -> Augmentation:
     f32 = np.float32
     return Augmentation(
         matrix=warp.fixed(np.eye(2, 3)),
-        sampling=np.array([warp.ANTIALIAS, warp.ZERO]),
+        sampling=np.array([warp.ANTIALIAS, warp.CONSTANT]),
         order=np.arange(channels),
-        fill=np.zeros(channels, np.uint8),
+        fill=np.zeros(channels, f32),
         center=np.zeros(channels, f32) if center is None else np.asarray(center, f32),
         scale=np.ones(channels, f32) if scale is None else np.asarray(scale, f32),
         table=np.zeros((0, tone.TABLE), f32),
@@ -112,7 +112,7 @@ def _bytes(typing, address):
 _inline = njit(inline="always")
 _reach = _inline(warp.reach)
 _sample = njit(nogil=True, cache=True)(warp.make_sample(_reach))
-_samples, _place = _inline(warp.samples), _inline(warp.place)
+_samples, _place, _outside = _inline(warp.samples), _inline(warp.place), _inline(warp.outside)
 _node = _inline(tone.node)
 _shaded, _noisy, _toned = (_inline(make(_fma)) for make in (tone.make_shaded, tone.make_noisy, tone.make_toned))
 _scramble = _inline(scramble)
@@ -141,24 +141,20 @@ def _transposed(plane, out):
 
 
 @njit(inline="always")
-def _pad(line, columns, start, stop, border, fill):
+def _pad(line, columns, start, stop, border):
     """Pixels ``start`` to ``stop`` of a mixed row, outside of the image; ``line`` is the address of its first pixel."""
-    constant = np.int16(np.int32(fill) * 256 - 32768)
     for i in range(start, stop):
         at = _reach(i, columns, border)
-        value = warp_lines.get_short(line + _u(2 * at)) if at >= 0 else constant
-        warp_lines.put_short(line + _u(2 * i), value)
+        warp_lines.put_short(line + _u(2 * i), warp_lines.get_short(line + _u(2 * at)))
 
 
 @njit(inline="always")
-def _mixed(plane, rows, columns, pitch, empty, line, first, weights, width, border):
+def _mixed(plane, rows, columns, pitch, line, first, weights, width, border):
     """One row of the output between rows of the source: taps along the column. All but counts are addresses."""
     for j in range(0, width, 2):
         wa, wb = warp_lines.get_short(weights + _u(2 * j)), warp_lines.get_short(weights + _u(2 * j + 2))
         a, b = _reach(first + j, rows, border), _reach(first + j + 1, rows, border)
-        pa = plane + _u(a) * pitch if a >= 0 else empty
-        pb = plane + _u(b) * pitch if b >= 0 else empty
-        warp_lines.mix_rows(pa, pb, wa, wb, line, _u(columns), j > 0)
+        warp_lines.mix_rows(plane + _u(a) * pitch, plane + _u(b) * pitch, wa, wb, line, _u(columns), j > 0)
 
 
 @njit(nogil=True, cache=True)
@@ -205,13 +201,14 @@ def _tone(line, width, table, k):
 
 
 @njit(nogil=True, cache=True)
-def _places(y, m, bits, kind, shape, bend, x_first, x_basis, y_first, y_basis, c, r, inside):
+def _places(y, m, bits, kind, shape, bend, x_first, x_basis, y_first, y_basis, c, r, inside, lost):
     """Source positions of an output row's samples, for maps that mix the axes or are bent.
 
-    ``c`` and ``r`` are (samples, W) int32, in 1/256 of a pixel; ``inside`` (samples, groups) says where all of 16 pixels
-    and their neighbours lie within the source.
+    ``c`` and ``r`` are (samples, W) int32, in 1/256 of a pixel; ``inside`` (samples, groups) says where all of 16
+    pixels and their neighbours lie within the source; ``lost`` (W,) which pixels lie outside of it.
     """
     width, nodes, side = c.shape[1], bend.shape[2], 1 << bits
+    rows, columns = shape
     for j in range(side):
         for i in range(side):
             for x in range(width):
@@ -232,11 +229,15 @@ def _places(y, m, bits, kind, shape, bend, x_first, x_basis, y_first, y_basis, c
             for i in range(side * side):
                 c[i, x] += dx >> 20
                 r[i, x] += dy >> 20
+    for x in range(width):
+        # The middle of the samples is the pixel's own place, but for half of 1/256 that rounding may add.
+        last = side * side - 1
+        lost[x] = _outside((c[0, x] + c[last, x] + 1) >> 1, columns) | _outside((r[0, x] + r[last, x] + 1) >> 1, rows)
     if kind == warp.NEAREST:
         for x in range(width):
             c[0, x], r[0, x] = (c[0, x] + 128) & -256, (r[0, x] + 128) & -256
     # Four bytes are read at once, so the last columns count as outside.
-    last_column, last_row = np.int32((shape[1] - 4) << 8), np.int32((shape[0] - 1) << 8)
+    last_column, last_row = np.int32((columns - 4) << 8), np.int32((rows - 1) << 8)
     for i in range(side * side):
         for g in range(inside.shape[1]):
             within = True
@@ -249,7 +250,7 @@ def _places(y, m, bits, kind, shape, bend, x_first, x_basis, y_first, y_basis, c
 
 
 @njit(nogil=True, cache=True)
-def _sampled(plane, c, r, inside, border, fill, total, line):
+def _sampled(plane, c, r, inside, border, total, line):
     """Grey values, float32, of an output row: the mean of its samples."""
     count, width = c.shape
     pitch, origin = np.int64(plane.shape[1]), _u(plane.ctypes.data)
@@ -268,7 +269,7 @@ def _sampled(plane, c, r, inside, border, fill, total, line):
                     total[x] += np.int32(mixed_top * (256 - wy) + mixed_low * wy)
             else:
                 for x in range(x0, min(x0 + warp_lines.GROUP, width)):
-                    total[x] += np.int32(_sample(plane, np.int64(c[i, x]), np.int64(r[i, x]), border, fill))
+                    total[x] += np.int32(_sample(plane, np.int64(c[i, x]), np.int64(r[i, x]), border))
     # Up to 16 values of 24 bits are summed exactly, and rounded once.
     part = np.float32(2.0**-16 / count)
     for x in range(width):
@@ -324,9 +325,17 @@ def _make_kernel(kind: str, vectors: bool):
         else:
             x_first, x_weights = warp.taps(m[2], m[0], width, filtering)
             y_first, y_weights = warp.taps(m[5], m[4], height, filtering)
+        # Rows and columns of the output that lie within the source.
+        top, bottom, first, end = 0, height, 0, width
+        if separable and border == warp.CONSTANT:
+            first, end = warp.span(m[5], m[3], width, columns) if turned else warp.span(m[2], m[0], width, columns)
+            top, bottom = warp.span(m[2], m[1], height, rows) if turned else warp.span(m[5], m[4], height, rows)
         left = right = 0
         if separable:
             for x in range(width):
+                if border != warp.REFLECT:
+                    # Beyond a whole row of taps nothing changes any more.
+                    x_first[x] = min(max(x_first[x], -x_weights.shape[1]), columns)
                 left = max(left, -np.int64(x_first[x]))
                 right = max(right, np.int64(x_first[x]) + x_weights.shape[1] - columns)
         grouped, bases, lanes, pairs = warp_lines.grouped(x_first, x_weights)
@@ -338,8 +347,6 @@ def _make_kernel(kind: str, vectors: bool):
         steps = _u((width + warp_lines.GROUP - 1) // warp_lines.GROUP)
         values, finished = np.zeros(steps * warp_lines.GROUP, np.float32), np.zeros(steps * warp_lines.GROUP, out.dtype)
         origin, buffer = _u(values.ctypes.data), _u(finished.ctypes.data)
-        empty = np.zeros(columns, np.uint8)
-        outside = _u(empty.ctypes.data)
         y_weight, y_taps = _u(y_weights.ctypes.data), y_weights.shape[1]
         target, pixel_pitch = _u(out.ctypes.data), _u(out.strides[2])
         plane_pitch, pitch = _u(out.strides[0]), _u(out.strides[1])
@@ -361,11 +368,24 @@ def _make_kernel(kind: str, vectors: bool):
         count = 0 if separable else 1 << (2 * bits)
         c, r = np.empty((count, width), np.int32), np.empty((count, width), np.int32)
         total = np.empty(width, np.int32)
-        inside = np.empty((count, np.int64(steps)), np.bool_)
+        inside, lost = np.empty((count, np.int64(steps)), np.bool_), np.empty(width, np.bool_)
         for o in range(outer):
             if not separable:
                 _places(
-                    o, m, bits, filtering, shape, bend, x_first_basis, x_basis, y_first_basis, y_basis, c, r, inside
+                    o,
+                    m,
+                    bits,
+                    filtering,
+                    shape,
+                    bend,
+                    x_first_basis,
+                    x_basis,
+                    y_first_basis,
+                    y_basis,
+                    c,
+                    r,
+                    inside,
+                    lost,
                 )
             if flat.shape[0]:
                 _lit(o, m, flat.shape[1:], shift, nodes, parts)
@@ -376,7 +396,6 @@ def _make_kernel(kind: str, vectors: bool):
                     source = _plane(stack, order[k], shape)
                     planes[k] = _prepare(source, blur, blurred[slot], turned, prepared[slot])
                 plane = planes[k]
-                empty[:] = fill[k]
                 for y in range(y0, y1):
                     m_k, s_k = center[k], scale[k]
                     start = np.uint32((k * height + y) * width)
@@ -386,24 +405,28 @@ def _make_kernel(kind: str, vectors: bool):
                     else:
                         if separable:
                             weights = y_weight + _u(2 * y * y_taps)
-                            _mixed(
-                                plane, rows, columns, line_pitch, outside, mixed, y_first[y], weights, y_taps, border
-                            )
-                            # A constant outside stays where it is from row to row.
-                            if (left or right) and (border != warp.ZERO or y == y0):
-                                _pad(mixed, columns, -left, 0, border, fill[k])
-                                _pad(mixed, columns, columns, columns + right, border, fill[k])
+                            _mixed(plane, rows, columns, line_pitch, mixed, y_first[y], weights, y_taps, border)
+                            _pad(mixed, columns, -left, 0, border)
+                            _pad(mixed, columns, columns, columns + right, border)
                             if grouped:
                                 warp_lines.groups(mixed, base, lane, pair, steps, halves, origin)
                             else:
                                 warp_lines.plain_row(mixed, x_first, x_weights, values)
                         else:
                             source = carray(_bytes(plane), shape)
-                            _sampled(source, c, r, inside, border, fill[k], total, values)
+                            _sampled(source, c, r, inside, border, total, values)
                         if flat.shape[0]:
                             _shade(values, flat, k, nodes, parts)
                         if noise.shape[0]:
                             _add_noise(values, width, start, noise, k, key)
+                        if border == warp.CONSTANT:
+                            if y < top or y >= bottom:
+                                values[:] = fill[k]
+                            values[:first] = fill[k]
+                            values[end:] = fill[k]
+                            if not separable:
+                                for x in range(width):
+                                    values[x] = fill[k] if lost[x] else values[x]
                         if not raw and table.shape[0]:
                             _tone(values, width, table, k)
                             m_k, s_k = np.float32(0), np.float32(1)
@@ -514,7 +537,7 @@ def _check(a: Augmentation, sources: int, shape: tuple[int, ...]) -> None:
         "matrix": ((6,), np.int64),
         "sampling": ((2,), np.int64),
         "order": ((channels,), np.int64),
-        "fill": ((channels,), np.uint8),
+        "fill": ((channels,), np.float32),
         "center": ((channels,), np.float32),
         "scale": ((channels,), np.float32),
         "table": ((channels if len(a.table) else 0, tone.TABLE), np.float32),

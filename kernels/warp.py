@@ -19,8 +19,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["ANTIALIAS", "BILINEAR", "BORDERS", "EDGE", "FILTERS", "FRACTION", "NEAREST", "REFLECT", "ZERO"]
-__all__ += ["as_code", "basis", "fixed", "is_separable", "make_sample", "place", "reach", "samples", "taps"]
+__all__ = ["ANTIALIAS", "BILINEAR", "BORDERS", "CONSTANT", "EDGE", "FILTERS", "FRACTION", "NEAREST", "REFLECT"]
+__all__ += ["as_code", "basis", "fixed", "is_separable", "make_sample", "outside", "place", "reach", "samples", "span"]
+__all__ += ["taps"]
 
 #: Fractional bits of a map's coefficients.
 FRACTION = 32
@@ -33,9 +34,11 @@ _HALF_Q = 1 << (_Q - 1)
 NEAREST, BILINEAR, ANTIALIAS = 0, 1, 2
 FILTERS = {"nearest": NEAREST, "bilinear": BILINEAR, "antialias": ANTIALIAS}
 
-#: What lies outside of the source: a constant, its nearest pixel, or its mirror image about the outermost pixel.
-ZERO, EDGE, REFLECT = 0, 1, 2
-BORDERS = {"zero": ZERO, "edge": EDGE, "reflect": REFLECT}
+#: What lies outside of the source: a constant, its nearest pixel, or its mirror image about the outermost pixel. Pixels
+#: are areas: up to half a pixel beyond its outermost centres is inside, and is interpolated with the nearest pixel, so
+#: that resizing makes no seam.
+CONSTANT, EDGE, REFLECT = 0, 1, 2
+BORDERS = {"constant": CONSTANT, "edge": EDGE, "reflect": REFLECT}
 
 
 def fixed(matrix: np.ndarray) -> np.ndarray:
@@ -89,19 +92,22 @@ def as_code(m: np.ndarray, shape: tuple[int, int], out_shape: tuple[int, int]) -
 
 
 def reach(i, size, border):
-    """The pixel that stands for pixel ``i`` of a line of ``size``; -1 for the constant outside."""
+    """The pixel that stands for pixel ``i`` of a line of ``size``."""
     if 0 <= i < size:
         return i
-    if border == ZERO:
-        return -1
-    if border == EDGE or size == 1:
+    if border != REFLECT or size == 1:
         return 0 if i < 0 else size - 1
     period = 2 * (size - 1)
     i = i % period
     return period - i if i >= size else i
 
 
-_reach = njit(inline="always")(reach)
+def outside(q, size):
+    """Whether a position, in 1/256 of a pixel, lies outside of a line of ``size`` pixels."""
+    return q < -128 or q >= size * 256 - 128
+
+
+_reach, _outside = njit(inline="always")(reach), njit(inline="always")(outside)
 
 
 @njit(nogil=True, cache=True)
@@ -189,21 +195,29 @@ def place(m, x, y, bits, i, j, kind):
     return c, r
 
 
-def make_sample(reach):
-    """``sample(plane, c, r, border, fill)`` on a compiled :func:`reach`."""
+@njit(nogil=True, cache=True)
+def span(start, step, count, size):
+    """First of the ``count`` output pixels of :func:`taps` that lies inside of a line, and the one after the last."""
+    first, end = 0, count
+    while first < end and _outside((start + first * step + _HALF_Q) >> _Q, size):
+        first += 1
+    while end > first and _outside((start + (end - 1) * step + _HALF_Q) >> _Q, size):
+        end -= 1
+    return first, end
 
-    def sample(plane, c, r, border, fill):
-        """Bilinear value, in 1/65536 of a grey value, at (c, r) in 1/256 of a pixel; ``fill`` lies outside."""
+
+def make_sample(reach):
+    """``sample(plane, c, r, border)`` on a compiled :func:`reach`."""
+
+    def sample(plane, c, r, border):
+        """Bilinear value, in 1/65536 of a grey value, at (c, r) in 1/256 of a pixel."""
         rows, columns = plane.shape
         wx, wy = c & 255, r & 255
         c, r = c >> 8, r >> 8
         left, right = reach(c, columns, border), reach(c + 1, columns, border)
         upper, lower = reach(r, rows, border), reach(r + 1, rows, border)
-        p00 = np.int64(plane[upper, left]) if upper >= 0 and left >= 0 else np.int64(fill)
-        p01 = np.int64(plane[upper, right]) if upper >= 0 and right >= 0 else np.int64(fill)
-        p10 = np.int64(plane[lower, left]) if lower >= 0 and left >= 0 else np.int64(fill)
-        p11 = np.int64(plane[lower, right]) if lower >= 0 and right >= 0 else np.int64(fill)
-        top, low = p00 * (256 - wx) + p01 * wx, p10 * (256 - wx) + p11 * wx
+        top = np.int64(plane[upper, left]) * (256 - wx) + np.int64(plane[upper, right]) * wx
+        low = np.int64(plane[lower, left]) * (256 - wx) + np.int64(plane[lower, right]) * wx
         return top * (256 - wy) + low * wy
 
     return sample
