@@ -116,7 +116,11 @@ def augment_site(stack, out, augmentation: Augmentation, vectors: bool = warp_li
     kind = _KINDS.get(out.dtype)
     if kind is None:
         raise ValueError(f"out must be float32, float16, uint16 (bits of bfloat16) or uint8, got {out.dtype}")
-    _check(a, stack.shape[0], out.shape)
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable")
+    _check(a, stack.shape, out.shape)
+    # Numba compiles once more for arrays that are read-only, as those of other libraries may be.
+    a = a._replace(shift=int(a.shift), **{n: x.copy() for n, x in a._asdict().items() if _is_constant(x)})
     height, width = out.shape[1:]
     pixel = warp_lines.SIZES[kind]
     line = warp_lines.GROUP * pixel
@@ -144,6 +148,9 @@ def augment_site(stack, out, augmentation: Augmentation, vectors: bool = warp_li
     )
 
 
+# Pixels: positions in 1/256 of one, and sums of two, then fit 32 bits.
+_FAR = 1 << 20
+_LARGE = 65536.0
 _NO_BASIS = np.zeros(0, np.int32), np.zeros((0, 4), np.int32)
 _KINDS = {
     np.dtype(np.uint8): "uint8",
@@ -153,8 +160,14 @@ _KINDS = {
 }
 
 
-def _check(a: Augmentation, sources: int, shape: tuple[int, ...]) -> None:
+def _is_constant(value) -> bool:
+    return isinstance(value, np.ndarray) and not value.flags.writeable
+
+
+def _check(a: Augmentation, source: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Refuse what compiled code would read or write out of bounds for."""
     channels, height, width = shape
+    sources, rows, columns = source
     expected = {
         "matrix": ((6,), np.int64),
         "sampling": ((2,), np.int64),
@@ -169,12 +182,16 @@ def _check(a: Augmentation, sources: int, shape: tuple[int, ...]) -> None:
         "key": ((2,), np.uint32),
         "flat": ((channels if len(a.flat) else 0, *a.flat.shape[1:]), np.float32),
         "bend": ((2, *a.bend.shape[2:] * 2), np.int32),
-        "blur": (a.blur.shape, np.int32),
+        "blur": (a.blur.shape[:1], np.int32),
     }
     for name, (size, dtype) in expected.items():
         array = getattr(a, name)
         if array.shape != size or array.dtype != dtype or not array.flags.c_contiguous:
             raise ValueError(f"{name} must be contiguous {np.dtype(dtype)}{size}, got {array.dtype}{array.shape}")
+    if not (0 < rows < 1 << 16 and 0 < columns < 1 << 16 and max(height, width) < 1 << 16):
+        raise ValueError(f"images have 1 to 65535 pixels on a side, got {source} and {shape}")
+    if not (0 <= a.sampling[0] <= 2 and 0 <= a.sampling[1] <= 2):
+        raise ValueError(f"sampling must be a filter and a border of rxrx_kernels.warp, got {a.sampling}")
     if len(a.order) and not -1 <= a.order.min() <= a.order.max() < sources:
         raise ValueError(f"order must be -1 to {sources - 1}, got {a.order}")
     y0, y1, x0, x1 = a.box
@@ -182,7 +199,20 @@ def _check(a: Augmentation, sources: int, shape: tuple[int, ...]) -> None:
         raise ValueError(f"box {a.box} does not lie within {height} x {width} pixels")
     if len(a.flat) and (min(a.flat.shape[1:]) < 2 or not 0 <= a.shift <= 16):
         raise ValueError("an illumination field needs at least 2 x 2 nodes, 1 to 65536 pixels apart")
+    # Infinities would become NaNs on their way, and a NaN is no row of a table. Comparisons with NaNs are false.
+    for name, least, largest in (("fill", -_LARGE, _LARGE), ("flat", 0, _LARGE), ("noise", 0, _LARGE)):
+        array = getattr(a, name)
+        if array.size and not least <= array.min() <= array.max() <= largest:
+            raise ValueError(f"{name} must be {least} to {largest}, got {array.min()} to {array.max()}")
     if 0 < a.bend.shape[2] < 4:
         raise ValueError(f"an elastic deformation needs at least 4 x 4 control points, got {a.bend.shape[2]}")
-    if max(height, width) >= 1 << 16 or np.abs(a.matrix).max() >= 1 << 52:
-        raise ValueError("an output is at most 65535 pixels on a side, and a geometry's coefficients below 2^20")
+    if a.bend.size and not -_FAR << 8 < a.bend.min() <= a.bend.max() < _FAR << 8:
+        raise ValueError(f"an elastic deformation's displacements must be below {_FAR} pixels")
+    m = [abs(int(value)) for value in a.matrix]
+    if (
+        max(m[0], m[1], m[3], m[4]) >= 1 << 48
+        or max(m[0] * width + m[1] * height + m[2], m[3] * width + m[4] * height + m[5]) >= _FAR << warp.FRACTION
+    ):
+        raise ValueError(f"a geometry must lead to pixels nearer than {_FAR}, in steps of less than 65536")
+    if a.blur.size and (a.blur.size % 2 == 0 or a.blur.min() < 0 or a.blur.sum() != 256):
+        raise ValueError("blur must be an odd number of weights of 0 or more that sum to 256")

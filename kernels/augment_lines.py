@@ -206,8 +206,8 @@ def _sampled(plane, c, r, inside, border, total, line):
 
 @njit(inline="always")
 def _plane(stack, channel, shape):
-    """A channel of contiguous pixels at an address; for a channel that is left out, any."""
-    return carray(_bytes(stack + _u(max(channel, 0) * shape[0] * shape[1])), shape)
+    """A channel of contiguous pixels at an address."""
+    return carray(_bytes(stack + _u(channel * shape[0] * shape[1])), shape)
 
 
 @njit(nogil=True, cache=True)
@@ -302,8 +302,14 @@ def augment_lines(
     # Rows and columns of the output that lie within the source.
     top, bottom, first, end = 0, height, 0, width
     if separable and border == warp.CONSTANT:
-        first, end = warp.span(m[5], m[3], width, columns) if turned else warp.span(m[2], m[0], width, columns)
-        top, bottom = warp.span(m[2], m[1], height, rows) if turned else warp.span(m[5], m[4], height, rows)
+        first, end = (
+            warp.span(m[5], m[3], width, columns, filtering)
+            if turned
+            else warp.span(m[2], m[0], width, columns, filtering)
+        )
+        top, bottom = (
+            warp.span(m[2], m[1], height, rows, filtering) if turned else warp.span(m[5], m[4], height, rows, filtering)
+        )
     left = right = 0
     if separable:
         for x in range(width):
@@ -364,7 +370,7 @@ def augment_lines(
             _lit(o, m, flat.shape[1:], shift, nodes, parts)
         for i in range(inner):
             k, y0, y1 = (o, 0, height) if by_planes else (i, o, o + 1)
-            if y0 == 0:
+            if y0 == 0 and order[k] >= 0:
                 slot = 0 if by_planes else k
                 source = _plane(stack, order[k], shape)
                 planes[k] = _prepare(source, blur, blurred[slot], turned, prepared[slot])

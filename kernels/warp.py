@@ -188,20 +188,23 @@ def samples(m, kind):
 
 def place(m, x, y, bits, i, j, kind):
     """Source position (column, row) of sample (i, j) of output pixel (x, y), in 1/256 of a pixel."""
+    # Nearest is floor(position + 1/2), and the floor of a floor is the same: rounding first could reach the next one.
+    half = 0 if kind == NEAREST else _HALF_Q
     # Samples lie at odd multiples of 1 / (2 * side) about the pixel's centre.
     a, b = 2 * i + 1 - (1 << bits), 2 * j + 1 - (1 << bits)
-    c = (m[0] * x + m[1] * y + m[2] + ((m[0] * a + m[1] * b) >> (bits + 1)) + _HALF_Q) >> _Q
-    r = (m[3] * x + m[4] * y + m[5] + ((m[3] * a + m[4] * b) >> (bits + 1)) + _HALF_Q) >> _Q
+    c = (m[0] * x + m[1] * y + m[2] + ((m[0] * a + m[1] * b) >> (bits + 1)) + half) >> _Q
+    r = (m[3] * x + m[4] * y + m[5] + ((m[3] * a + m[4] * b) >> (bits + 1)) + half) >> _Q
     return c, r
 
 
 @njit(nogil=True, cache=True)
-def span(start, step, count, size):
+def span(start, step, count, size, kind):
     """First of the ``count`` output pixels of :func:`taps` that lies inside of a line, and the one after the last."""
+    half = 0 if kind == NEAREST else _HALF_Q
     first, end = 0, count
-    while first < end and _outside((start + first * step + _HALF_Q) >> _Q, size):
+    while first < end and _outside((start + first * step + half) >> _Q, size):
         first += 1
-    while end > first and _outside((start + (end - 1) * step + _HALF_Q) >> _Q, size):
+    while end > first and _outside((start + (end - 1) * step + half) >> _Q, size):
         end -= 1
     return first, end
 
@@ -234,7 +237,7 @@ def basis(count: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
     first : (count,) int32
         First of the four control points.
     weights : (count, 4) int32
-        In 1/1024.
+        In 1/1024; each row sums to exactly 1024.
     """
     if nodes < 4:
         raise ValueError(f"a cubic spline needs at least 4 control points, got {nodes}")
@@ -242,4 +245,7 @@ def basis(count: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
     first = np.minimum(place.astype(np.int32), nodes - 4)
     t = place - first
     weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1) / 6
-    return first.astype(np.int32), np.rint(weights * 1024).astype(np.int32)
+    weights = np.rint(weights * 1024).astype(np.int32)
+    # A control point's own weight, the largest, takes what rounding left, so that an even displacement stays even.
+    weights[np.arange(count), weights.argmax(-1)] += 1024 - weights.sum(-1, dtype=np.int32)
+    return first.astype(np.int32), weights
