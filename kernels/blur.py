@@ -36,10 +36,19 @@ def gaussian(sigma: float) -> np.ndarray:
     radius = int(np.ceil(3 * sigma))
     if radius == 0:
         return np.array([256], np.int32)
-    heights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    weights = np.rint(256 * heights / heights.sum()).astype(np.int32)
-    # What rounding took or gave belongs to the middle, which keeps the weights symmetric.
-    weights[radius] += 256 - weights.sum()
+    # No deviation of less than a twentieth of a pixel reaches a neighbour, and its square could overflow.
+    heights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / max(sigma, 0.05)) ** 2)
+    exact = 256 * heights / heights.sum()
+    weights = np.floor(exact).astype(np.int32)
+    # What rounding down left goes to the largest remainders, in pairs. All of it in the middle would double that weight
+    # at large deviations, and the sharp image would show through.
+    pairs, odd = divmod(256 - int(weights.sum()), 2)
+    given = np.argsort(weights[radius + 1 :] - exact[radius + 1 :], kind="stable")[:pairs] + 1
+    if pairs and weights[radius] + odd <= weights[radius + 1] and 1 in given:
+        given, odd = given[:-1], odd + 2
+    weights[radius + given] += 1
+    weights[radius - given] += 1
+    weights[radius] += odd
     return weights
 
 

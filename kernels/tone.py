@@ -26,7 +26,7 @@ def node(position, nodes, shift):
     bits = shift + 8
     position = min(max(position, 0), (nodes - 1) << bits)
     before = min(position >> bits, nodes - 2)
-    return before, np.float32(position - (before << bits)) * np.float32(1 / (1 << bits))
+    return before, np.float32(position - (before << bits)) * (np.float32(1) / np.float32(1 << bits))
 
 
 def make_shaded(fma):

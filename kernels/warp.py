@@ -29,6 +29,9 @@ _ONE = 1 << FRACTION
 # 1/256 of a pixel, and half of it.
 _Q = FRACTION - 8
 _HALF_Q = 1 << (_Q - 1)
+# A millionth of a pixel, which takes "nearest" to the later of two pixels equally far, as its rule has it, although the
+# last bit of a step such as 4/3 was rounded away.
+_TIE = 1 << (FRACTION - 20)
 
 #: Filters. ANTIALIAS is bilinear, and a triangle as wide as the step where an image shrinks (Pillow's BILINEAR).
 NEAREST, BILINEAR, ANTIALIAS = 0, 1, 2
@@ -145,8 +148,7 @@ def taps(start, step, count, kind):
     for i in range(count):
         position = start + i * step
         if kind == NEAREST:
-            # By way of 1/256 of a pixel, so that a step's last bit does not decide between two pixels equally far.
-            first[i] = (((position + _HALF_Q) >> _Q) + 128) >> 8
+            first[i] = (position + (_ONE >> 1) + _TIE) >> FRACTION
             weights[i, 0] = 256
         elif width == 2:
             q = (position + _HALF_Q) >> _Q
@@ -189,20 +191,23 @@ def samples(m, kind):
 
 def place(m, x, y, bits, i, j, kind):
     """Source position (column, row) of sample (i, j) of output pixel (x, y), in 1/256 of a pixel."""
+    # Nearest is floor(position + 1/2), and the floor of a floor is the same: rounding could reach the next pixel.
+    half = _TIE if kind == NEAREST else _HALF_Q
     # Samples lie at odd multiples of 1 / (2 * side) about the pixel's centre.
     a, b = 2 * i + 1 - (1 << bits), 2 * j + 1 - (1 << bits)
-    c = (m[0] * x + m[1] * y + m[2] + ((m[0] * a + m[1] * b) >> (bits + 1)) + _HALF_Q) >> _Q
-    r = (m[3] * x + m[4] * y + m[5] + ((m[3] * a + m[4] * b) >> (bits + 1)) + _HALF_Q) >> _Q
+    c = (m[0] * x + m[1] * y + m[2] + ((m[0] * a + m[1] * b) >> (bits + 1)) + half) >> _Q
+    r = (m[3] * x + m[4] * y + m[5] + ((m[3] * a + m[4] * b) >> (bits + 1)) + half) >> _Q
     return c, r
 
 
 @njit(nogil=True, cache=True)
-def span(start, step, count, size):
+def span(start, step, count, size, kind):
     """First of the ``count`` output pixels of :func:`taps` that lies inside of a line, and the one after the last."""
+    half = _TIE if kind == NEAREST else _HALF_Q
     first, end = 0, count
-    while first < end and _outside((start + first * step + _HALF_Q) >> _Q, size):
+    while first < end and _outside((start + first * step + half) >> _Q, size):
         first += 1
-    while end > first and _outside((start + (end - 1) * step + _HALF_Q) >> _Q, size):
+    while end > first and _outside((start + (end - 1) * step + half) >> _Q, size):
         end -= 1
     return first, end
 
@@ -235,7 +240,7 @@ def basis(count: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
     first : (count,) int32
         First of the four control points.
     weights : (count, 4) int32
-        In 1/1024.
+        In 1/1024; each row sums to exactly 1024.
     """
     if nodes < 4:
         raise ValueError(f"a cubic spline needs at least 4 control points, got {nodes}")
@@ -243,4 +248,7 @@ def basis(count: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
     first = np.minimum(place.astype(np.int32), nodes - 4)
     t = place - first
     weights = np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], -1) / 6
-    return first.astype(np.int32), np.rint(weights * 1024).astype(np.int32)
+    weights = np.rint(weights * 1024).astype(np.int32)
+    # A control point's own weight, the largest, takes what rounding left, so that an even displacement stays even.
+    weights[np.arange(count), weights.argmax(-1)] += 1024 - weights.sum(-1, dtype=np.int32)
+    return first.astype(np.int32), weights
