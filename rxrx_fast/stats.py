@@ -50,6 +50,15 @@ def default_path(root: str | os.PathLike) -> Path:
     return cache / "rxrx_fast" / f"{name}.npz"
 
 
+def _is_older(path: Path) -> bool:
+    """Whether a file was written by an older version of this package; what is no such file is not."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return int(file["version"]) < _VERSION
+    except Exception:
+        return False
+
+
 class Normalizer(NamedTuple):
     """What normalises the sites of a catalog.
 
@@ -163,6 +172,10 @@ class PlateStats:
     def beside(cls, catalog) -> PlateStats:
         """Statistics of a data set, from the file that :func:`default_path` names; fitted now if they are not there."""
         path = default_path(catalog.root)
+        if path.exists() and _is_older(path):
+            # This file is made here and nowhere else, so it is made again; one that a user named is refused.
+            warnings.warn(f"{path} is of an older version and is fitted again", stacklevel=3)
+            path.unlink()
         if path.exists():
             stats = cls.load(path)
             if catalog.available().table["site_id"].isin(stats.sites["site_id"]).all():

@@ -173,3 +173,18 @@ def test_the_real_image_has_its_published_statistics(real_root):
     assert row["site"] == "HEPG2-01_1_B02_1"
     assert (round(row["mean"], 6), round(row["std"], 6)) == (71.063782, 43.146240)
     assert (row["median"], row["min"], row["max"]) == (67, 7, 255)
+
+
+def test_statistics_of_an_older_version_are_fitted_again(copy, monkeypatch):
+    """Beside the data they are made anew, with a word; a file that was named is refused."""
+    from rxrx_fast import stats as module
+
+    catalog = Catalog.read(copy)
+    with monkeypatch.context() as older:
+        older.setattr(module, "_VERSION", 1)
+        PlateStats.fit(catalog, path=copy / module.FILE_NAME, quiet=True)
+    with pytest.raises(DataError, match="of version 1"):
+        PlateStats.load(copy / module.FILE_NAME)
+    with pytest.warns(UserWarning, match="older version"):
+        again = PlateStats.beside(catalog)
+    assert len(again) == len(catalog) and len(PlateStats.load(copy / module.FILE_NAME)) == len(catalog)
