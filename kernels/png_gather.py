@@ -33,8 +33,8 @@ class Gathered(NamedTuple):
     """Where the streams of N files are, and what is known of them.
 
     ``starts`` and ``sizes`` (N,) int64: first byte in the buffer, and bytes, of each raw deflate stream. ``adlers``
-    (N,) uint32: Adler-32 of what it decodes to. ``status`` (N,) int64: 0, or what :func:`rxrx_kernels.png.status_text` puts
-    into words; the size is then 0.
+    (N,) uint32: Adler-32 of what it decodes to. ``status`` (N,) int64: 0, or what
+    :func:`rxrx_kernels.png.status_text` puts into words; the size is then 0.
     """
 
     starts: np.ndarray

@@ -18,6 +18,7 @@ from rxrx_kernels.fused import fuse_site
 
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import UsageError
+from rxrx_fast.gpu_memory import explained
 from rxrx_fast.meter import Meter
 from rxrx_fast.pipeline import Decoded
 
@@ -140,11 +141,16 @@ class CudaDevice:
         self._busy: deque = deque()
 
     def finish(self, decoded: Decoded, views, dtype: str):
-        """As :meth:`CpuDevice.finish`, with a CuPy stack; returns at once, the work is queued."""
+        """As :meth:`CpuDevice.finish`, with a torch stack; returns at once, the work is queued."""
+        with explained(self.id, len(decoded.positions), "finishing"):
+            return self._finish(decoded, views, dtype)
+
+    def _finish(self, decoded: Decoded, views, dtype: str):
         kind, torch_kind = DTYPES[dtype]
         stack = decoded.stack
-        stream = self._cuda.external_stream(self.stream_pointer)
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+        # Numba takes up the thread's current context, and makes GPU 0's where there is none: so it is told which one.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream), self._cuda.gpus[self.id]:
+            stream = self._cuda.external_stream(self.stream_pointer)
             counts = None
             if kind is not np.uint8 and any(view.per_site for view in views):
                 counted = torch.zeros((*stack.shape[:2], moments.BINS), dtype=torch.int32, device=self._device)
@@ -160,7 +166,8 @@ class CudaDevice:
                 )
                 rows = view.resolve(counts) if kind is not np.uint8 else (np.zeros((1, 1), np.float32),) * 2
                 tables = [torch.from_numpy(table).to(self._device, non_blocking=True) for table in (view.codes, *rows)]
-                self._kernels.fuse_batch(stack, out, *tables, stream)
+                # As Numba's array, whose dtype is NumPy's: the launcher tells raw pixels by it.
+                self._kernels.fuse_batch(stack, self._cuda.as_cuda_array(out), *tables, stream)
                 outputs.append(out)
             ready = torch.cuda.Event()
             ready.record(self._stream)
@@ -180,7 +187,12 @@ class CudaDevice:
 
     def close(self) -> None:
         """Wait for what is in flight."""
-        self._stream.synchronize()
+        try:
+            self._stream.synchronize()
+        except RuntimeError:
+            # A failed kernel fails every later call. The batch has said so, or nobody wants it any more; here it must
+            # not keep the threads from being ended.
+            pass
         self._busy.clear()
 
 
@@ -219,9 +231,8 @@ def missing_for_cuda() -> list[str]:
     if not torch.cuda.is_available():
         build = "torch is a CPU build" if torch.version.cuda is None else "torch sees no GPU or driver"
         missing.append(f"{build} (torch {torch.__version__})")
-    for module, package in (("cupy", "cupy"), ("numba.cuda", "numba-cuda")):
-        try:
-            __import__(module)
-        except Exception as error:
-            missing.append(f"{package} can't be imported ({error}); install rxrx-fast[cuda13] or rxrx-fast[cuda12]")
+    try:
+        __import__("numba.cuda")
+    except Exception as error:
+        missing.append(f"numba-cuda can't be imported ({error}); install rxrx-fast[cuda13] or rxrx-fast[cuda12]")
     return missing

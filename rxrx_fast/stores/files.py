@@ -92,6 +92,16 @@ class FileStore:
             files.append(data)
         return files
 
+    def load(self, position: int) -> list[np.ndarray]:
+        """Encoded files of one site, as 1-D uint8 arrays, unchecked: for a decoder that checks them itself.
+
+        Raises
+        ------
+        SiteError
+            If a file is missing or can't be read.
+        """
+        return [self._bytes(position, path) for path in self.paths(position)]
+
     @cached_property
     def decodes(self) -> bool:
         """Whether :meth:`read_into` serves these files: 8-bit grayscale PNG, and libdeflate is installed."""
