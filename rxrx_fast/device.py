@@ -16,6 +16,7 @@ import torch
 from rxrx_kernels import inflate, moments, png
 from rxrx_kernels.fused import fuse_site
 
+from rxrx_fast import topology
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import UsageError
 from rxrx_fast.gpu_memory import explained
@@ -197,7 +198,9 @@ class CudaDevice:
 
 
 def resolve(device: str | torch.device) -> int | None:
-    """The GPU's index for "cuda", "cuda:1"; None for "cpu"; for "auto", the current GPU where the path is complete.
+    """The GPU's index for "cuda", "cuda:1"; None for "cpu"; for "auto", a GPU where the path is complete.
+
+    Without a number it is torch's current one, or under torchrun that of the rank.
 
     Raises
     ------
@@ -209,7 +212,7 @@ def resolve(device: str | torch.device) -> int | None:
         if missing and torch.cuda.is_available():
             # A GPU that stands idle for want of a package is no choice that anyone made.
             warnings.warn(f"batches are made on the CPU although there is a GPU: {'; '.join(missing)}", stacklevel=3)
-        return None if missing else torch.cuda.current_device()
+        return None if missing else _own_gpu()
     try:
         device = torch.device(device)
         known = device.type in ("cpu", "cuda")
@@ -222,7 +225,11 @@ def resolve(device: str | torch.device) -> int | None:
     missing = missing_for_cuda()
     if missing:
         raise UsageError(f"device={str(device)!r}: {'; '.join(missing)}")
-    return device.index if device.index is not None else torch.cuda.current_device()
+    return device.index if device.index is not None else _own_gpu()
+
+
+def _own_gpu() -> int:
+    return topology.device_of_rank(torch.cuda.device_count(), torch.cuda.current_device())
 
 
 def missing_for_cuda() -> list[str]:

@@ -18,6 +18,7 @@ FLOORS = {
     "meter": 0,
     "randomness": 0,
     "buffers": 0,
+    "topology": 0,
     "rows": 1,
     "layouts": 2,
     "listing": 3,
