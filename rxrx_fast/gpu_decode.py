@@ -18,6 +18,7 @@ stream: it is for files that were decoded once before, such as by ``rxrx-fast st
 from __future__ import annotations
 
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -101,6 +102,9 @@ class GpuDecoder:
     ):
         from numba import cuda
         from rxrx_kernels import cuda_inflate, cuda_png
+
+        # A small batch has fewer streams than the card has places: so it is, and no news to who asked for it.
+        warnings.filterwarnings("ignore", message="Grid size .* under-utilization")
 
         self._cuda, self._inflate, self._png = cuda, cuda_inflate, cuda_png
         self._device = torch.device("cuda", device)
