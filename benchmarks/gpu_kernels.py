@@ -114,7 +114,9 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
 
     batch = Batch(files, sites, size, pool)
     stream = torch.cuda.Stream()
-    decoder = GpuDecoder(0, stream.cuda_stream, size, batch.channels, Buffers(1, pinned=True), "own")
+    decoder = GpuDecoder(
+        0, stream.cuda_stream, size, batch.channels, Buffers(1, pinned=True), batch=sites, inflate="own"
+    )
     stream.wait_stream(torch.cuda.current_stream())
     launch = decoder.launch(batch.data, batch.packed)
     if decoder.settle(launch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ __all__ = ["Choice", "choose", "measure", "wanted"]
 # Sites that are read for the measurement; a batch is made of them again and again.
 _SITES = 8
 _ROUNDS = 3
+# Compressed batches in memory: those that are decoded, and the one that is packed.
+_BATCHES_AT_ONCE = 8
 
 
 class Choice(NamedTuple):
@@ -105,25 +108,32 @@ def _host_rate(sites, image_size, pool, threads) -> float:
 
 
 def _gpu_rate(sites, image_size, pool, batch, device) -> float:
-    """From files in host memory to pixels on the GPU, steps one after the other as for a single batch."""
-    buffers = Buffers(2, pinned=True)
+    """From files in host memory to pixels on the GPU, as many batches in flight as the pipeline has."""
+    buffers = Buffers(_BATCHES_AT_ONCE, pinned=True)
     whole = [sites[i % len(sites)] for i in range(batch)]
     with torch.cuda.device(device):
         stream = torch.cuda.Stream()
-        decoder = GpuDecoder(device, stream.cuda_stream, image_size, len(sites[0]), buffers)
-        times = []
-        # The first round compiles the kernels.
-        for _ in range(1 + _ROUNDS):
-            start = time.perf_counter()
-            packed = decoder.pack(whole, pool)
-            with torch.cuda.stream(stream):
-                data = torch.from_numpy(packed.buffer).to(f"cuda:{device}", non_blocking=True)
-            refused = decoder.settle(decoder.launch(data, packed))
-            times.append(time.perf_counter() - start)
-            if refused:
-                return 0.0
-        stream.synchronize()
-    return batch / min(times[1:])
+        decoder = GpuDecoder(device, stream.cuda_stream, image_size, len(sites[0]), buffers, batch=batch)
+
+        def run(count: int) -> bool:
+            launched: deque = deque()
+            for turn in range(count + decoder.depth - 1):
+                if turn < count:
+                    packed = decoder.pack(whole, pool)
+                    with torch.cuda.stream(stream):
+                        data = torch.from_numpy(packed.buffer).to(f"cuda:{device}", non_blocking=True)
+                    launched.append(decoder.launch(data, packed))
+                if turn >= decoder.depth - 1 and decoder.settle(launched.popleft()):
+                    return False
+            return True
+
+        # Compiles the kernels, and touches the memory.
+        if not run(decoder.depth):
+            return 0.0
+        count = _ROUNDS * decoder.depth
+        start = time.perf_counter()
+        run(count)
+        return count * batch / (time.perf_counter() - start)
 
 
 _made: dict[tuple, Choice] = {}

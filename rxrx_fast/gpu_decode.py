@@ -3,12 +3,15 @@
 A batch goes three steps::
 
     files of B sites --pack (host, pool)--> one page-locked buffer --DALI--> the same in GPU memory
-    --launch (the loader's stream)--> inflate, Adler-32, filters --> (B, C, H, W) uint8 and a status a channel
+    --launch (a side stream)--> inflate, Adler-32, filters --> (B, C, H, W) uint8 and a status a channel
     --settle (host)--> the positions of channels that were refused, once the GPU is done with them
 
 What a host can check cheaply is checked while packing (chunks, CRC-32, header), the rest on the GPU. A channel that is
 refused at either end spoils nothing else: the pipeline decodes its site again on the host, which finds the reason's
 words, or the picture, where the file is whole and only unusual.
+
+A stream is inflated serially, so a batch takes milliseconds however small it is, and a small one leaves most of the
+card idle. So several batches are decoded at once, each on a side stream, as many as fill the card (:attr:`depth`).
 
 **Which inflate.** ``rxrx_kernels.cuda_inflate`` by default: it is safe with any input. nvCOMP's decoder (environment
 variable ``RXRX_FAST_INFLATE=nvcomp``) leaves damaged streams undefined, and a right CRC-32 does not prove a valid
@@ -17,6 +20,7 @@ stream: it is for files that were decoded once before, such as by ``rxrx-fast st
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +37,8 @@ __all__ = ["GpuDecoder", "Launch", "Packed", "inflater"]
 
 # Buffers grow in such steps, so that batches of nearly one size use the same memory again.
 _GRANULE = 1 << 22
+# Deflate streams that fill a large card (see rxrx_kernels.cuda_inflate), and batches in flight at most.
+_FULL, _DEEPEST = 1600, 6
 # A whole deflate stream of no bytes: what nvCOMP gets in the place of a stream that was refused on the host.
 _NOTHING = np.array([3, 0], np.uint8)
 
@@ -80,15 +86,22 @@ class GpuDecoder:
     ----------
     device : int
     stream : int
-        Pointer of the CUDA stream that everything is queued on.
+        Pointer of the CUDA stream that data come on, and that stacks are for.
     image_size : (int, int)
         Height and width in pixels.
     channels : int
         Files a site.
     buffers : Buffers
         Page-locked memory for compressed batches.
+    batch : int
+        The largest B.
     inflate : {"own", "nvcomp"}, optional
         By default :func:`inflater`'s.
+
+    Attributes
+    ----------
+    depth : int
+        Batches to have launched before the first of them is settled, so that the card is full.
     """
 
     def __init__(
@@ -98,6 +111,8 @@ class GpuDecoder:
         image_size: tuple[int, int],
         channels: int,
         buffers: Buffers,
+        *,
+        batch: int,
         inflate: str | None = None,
     ):
         from numba import cuda
@@ -111,6 +126,9 @@ class GpuDecoder:
         self._stream = torch.cuda.ExternalStream(stream, device=self._device)
         self._size, self._channels, self._buffers = image_size, channels, buffers
         self._kind = inflater() if inflate is None else inflate
+        self.depth = min(_DEEPEST, 1 - -_FULL // (batch * channels))
+        with torch.cuda.device(self._device):
+            self._sides = itertools.cycle([torch.cuda.Stream() for _ in range(self.depth)])
 
     def pack(self, sites: list[list[np.ndarray]], pool: ThreadPoolExecutor) -> Packed:
         """Check and gather the files of B sites, in the pool's threads."""
@@ -122,14 +140,16 @@ class GpuDecoder:
         Parameters
         ----------
         data : (L,) uint8 torch.Tensor
-            The packed buffer in GPU memory, ready on the decoder's stream. It is to be kept until ``done``.
+            The packed buffer in GPU memory, ready on the decoder's stream. The launch keeps it.
         packed : Packed
         """
         height, width = self._size
         streams = packed.streams
         count, room = len(streams.starts), height * (1 + width)
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream), self._cuda.gpus[self._device.index]:
-            queue = self._cuda.external_stream(self._stream.cuda_stream)
+        side = next(self._sides)
+        side.wait_stream(self._stream)
+        with torch.cuda.device(self._device), torch.cuda.stream(side), self._cuda.gpus[self._device.index]:
+            queue = self._cuda.external_stream(side.cuda_stream)
             table, host_table = self._upload(streams)
             starts, sizes = table[: 16 * count].view(torch.int64).view(2, count)
             adlers, refused = table[16 * count :].view(torch.int32).view(2, count)
@@ -140,7 +160,7 @@ class GpuDecoder:
             stack = torch.empty((count // self._channels, self._channels, height, width), dtype=torch.uint8,
                                 device=self._device)  # fmt: skip
             if self._kind == "nvcomp":
-                status = self._by_nvcomp(data, starts, sizes, room, filtered, decoded, refused)
+                status = self._by_nvcomp(side, data, starts, sizes, room, filtered, decoded, refused)
             else:
                 status = refused
                 words = _Unsigned(data, len(data) // 4)
@@ -150,7 +170,9 @@ class GpuDecoder:
             told = torch.empty(count, dtype=torch.int32, pin_memory=True)
             told.copy_(status, non_blocking=True)
             done = torch.cuda.Event()
-            done.record(self._stream)
+            done.record(side)
+        # Made on a side stream and read on the decoder's: so it is not used again before that one is through with it.
+        stack.record_stream(self._stream)
         return Launch(stack, told, done, (data, packed, host_table))
 
     def _upload(self, streams: png_gather.Gathered) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,7 +183,7 @@ class GpuDecoder:
         pinned.numpy()[:] = whole
         return pinned.to(self._device, non_blocking=True), pinned
 
-    def _by_nvcomp(self, data, starts, sizes, room, filtered, decoded, refused) -> torch.Tensor:
+    def _by_nvcomp(self, side, data, starts, sizes, room, filtered, decoded, refused) -> torch.Tensor:
         from rxrx_kernels import nvcomp
 
         count = len(starts)
@@ -174,13 +196,15 @@ class GpuDecoder:
         size = nvcomp.temporary_bytes(count, room, count * room)
         temporary = torch.empty(size, dtype=torch.uint8, device=self._device) if size else None
         status = torch.empty(count, dtype=torch.int32, device=self._device)
-        stream = self._stream.cuda_stream
-        nvcomp.inflate_batch(sources, packed, rooms, targets, decoded, status, temporary, stream)
+        nvcomp.inflate_batch(sources, packed, rooms, targets, decoded, status, temporary, side.cuda_stream)
         whole = (status == 0) & (decoded == room)
         return torch.where(good & ~whole, png_decode.STREAM, refused).to(torch.int32)
 
     def settle(self, launch: Launch) -> list[int]:
-        """Wait for a batch; returns the samples, 0 to B - 1, of which a channel was refused."""
+        """Wait for a batch; returns the samples, 0 to B - 1, of which a channel was refused.
+
+        The stack is then whole, and work on the decoder's stream may read it.
+        """
         launch.done.synchronize()
         status = launch.status.numpy().reshape(-1, self._channels)
         return np.flatnonzero(status.any(axis=1)).tolist()

@@ -216,7 +216,7 @@ class SitePipeline:
     def __iter__(self) -> Iterator[Decoded]:
         self._choose()
         self._pipe = self._build()
-        # The GPU decodes one batch while the host waits for the one before.
+        # The GPU decodes several batches while the host waits for the first of them.
         launched: deque = deque()
         while True:
             try:
@@ -236,7 +236,7 @@ class SitePipeline:
                 with explained(self._device_id, self._batch_size, "decoding"):
                     launch = self._gpu_decoder.launch(self._tensor(output)[0], batch.content)
                 launched.append((batch, output, launch))
-                if len(launched) > 1:
+                if len(launched) >= self._gpu_decoder.depth:
                     yield from self._settled(*launched.popleft())
                 continue
             stack = self._stacked(output, len(batch.positions))
@@ -291,7 +291,9 @@ class SitePipeline:
         )
         if choice.path == "gpu":
             channels = len(self._store.channels)
-            self._gpu_decoder = GpuDecoder(self._device_id, self._stream, self._image_size, channels, self._buffers)
+            self._gpu_decoder = GpuDecoder(
+                self._device_id, self._stream, self._image_size, channels, self._buffers, batch=self._batch_size
+            )
             self._decodes = False
 
     def _settled(self, batch: _Batch, output, launch) -> Iterator[Decoded]:

@@ -49,7 +49,9 @@ class HostDecoder:
     spoil: tuple = ()
     launched = 0
 
-    def __init__(self, device, stream, image_size, channels, buffers):
+    depth = 2
+
+    def __init__(self, device, stream, image_size, channels, buffers, *, batch):
         self._size, self._channels, self._buffers = image_size, channels, buffers
 
     def pack(self, sites, pool):
@@ -125,8 +127,10 @@ def test_buffers_are_used_again(store, pool):
     assert len(addresses) == 1
 
 
-def test_batches_come_in_order_and_whole(store, pool, on_a_gpu):
-    """The GPU's way gives the positions and pixels of the host's, to the last, short batch."""
+@pytest.mark.parametrize("depth", [1, 2, 3, 7])
+def test_batches_come_in_order_and_whole(store, pool, on_a_gpu, depth, monkeypatch):
+    """The GPU's way gives the positions and pixels of the host's, to the last, short batch, however many at once."""
+    monkeypatch.setattr(on_a_gpu, "depth", depth)
     batches = [np.array(b) for b in ([3, 1, 4, 0, 5], [9, 2, 6, 5, 3], [8, 7])]
     found = run(store, pool, batches)
     assert on_a_gpu.launched == 3
