@@ -4,9 +4,13 @@ The pipeline runs for real, through DALI on the CPU; in the place of the GPU sta
 packed streams with zlib. The kernels are tested in tests/kernels/test_cuda_png.py, all together in tests/test_gpu.py.
 """
 
+import importlib.util
 import os
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,6 +212,17 @@ def test_a_loader_on_that_way_delivers_the_same(rxrx_root, stats, on_a_gpu, monk
     assert len(here) == len(there)
     for (images, labels), (expected, wanted) in zip(there, here):
         assert images.equal(expected) and labels.equal(wanted)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed (extra ptx)")
+def test_the_decoder_itself_on_the_simulator():
+    """Tables, statuses, both inflates and mending: the real GpuDecoder, with the kernels on the simulator."""
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("gpu_simulated.py")], env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "simulated\n"
 
 
 def test_choosing(store, pool, monkeypatch):
