@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from _shared import header
 
 from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy, synthetic
 from rxrx_fast.bench.work import JITTER, RoundTrip, Work
@@ -28,8 +29,15 @@ def no_gpu() -> str | None:
     return f"nothing measured: {'; '.join(missing)}" if missing else None
 
 
+def head(name: str, device: str, parameters: dict) -> dict:
+    """What every result begins with, and the card. Where the checkout is a mere copy, COMMIT says of what."""
+    result = header(name, {"device": device, **parameters})
+    result["commit"] = result["commit"] or os.environ.get("COMMIT")
+    return result | {"card": card() if device == "cuda" else None}
+
+
 def card() -> dict:
-    """The GPU that is measured, and what runs on it."""
+    """The GPU that is measured, and what runs on it; the driver is among the machine's GPUs."""
     found = torch.cuda.get_device_properties(0)
     return {
         "name": found.name,

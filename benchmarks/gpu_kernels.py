@@ -20,7 +20,7 @@ from pathlib import Path
 import _gpu
 import numpy as np
 import torch
-from _shared import FAINT, INK, OURS, SERIES, dress, header, new_figure, write
+from _shared import FAINT, INK, OURS, SERIES, dress, new_figure, write
 
 from rxrx_fast.bench import machine
 from rxrx_fast.buffers import Buffers
@@ -245,8 +245,8 @@ def main(arguments: list[str] | None = None) -> None:
     with ThreadPoolExecutor(machine.usable_cores()) as pool:
         inflating = inflate_rows(files, (size, size), (36, 72) if options.smallest else STREAMS, pool, clock)
         others = other_rows(files, (size, size), 8 if options.smallest else 256, pool, bandwidth, clock)
-    result = header("gpu_kernels", {"size": size, "limit_s": options.limit})
-    result |= {"card": _gpu.card(), "bytes_a_file": data.bytes_a_file, "copy_bytes_per_s": bandwidth,
+    result = _gpu.head("gpu_kernels", "cuda", {"size": size, "limit_s": options.limit})
+    result |= {"bytes_a_file": data.bytes_a_file, "copy_bytes_per_s": bandwidth,
                "inflate": inflating, "kernels": others, "skipped": clock.skipped}  # fmt: skip
     where = f"{result['card']['name']}, {size} x {size}"
     figures = {}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import _gpu
 import torch
-from _shared import INK, OURS, THEIRS, dress, header, new_figure, spread, write
+from _shared import INK, OURS, THEIRS, dress, new_figure, spread, write
 
 from rxrx_fast.bench import machine
 from rxrx_fast.bench.work import DESCRIPTION
@@ -92,11 +92,10 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for batch in (4,) if options.smallest else (256, 64):
         rows += measure(data, batch, threads, options, clock)
-    parameters = {"work": DESCRIPTION, "dtype": "float16", "device": options.device, "size": size, "threads": threads,
+    parameters = {"work": DESCRIPTION, "dtype": "float16", "size": size, "threads": threads,
                   "seconds": options.seconds, "rounds": options.rounds}  # fmt: skip
-    result = header("gpu_loader", parameters)
-    result |= {"card": _gpu.card() if options.device == "cuda" else None, "bytes_a_file": data.bytes_a_file,
-               "rows": rows, "skipped": clock.skipped}  # fmt: skip
+    result = _gpu.head("gpu_loader", options.device, parameters)
+    result |= {"bytes_a_file": data.bytes_a_file, "rows": rows, "skipped": clock.skipped}
     name = result["card"]["name"] if result["card"] else result["machine"]["cpu"]
     write(result, {"gpu_loader": draw(rows, f"{name}, {threads} threads, {size} x {size}")}, options.out)
 

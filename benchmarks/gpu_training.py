@@ -18,7 +18,7 @@ from pathlib import Path
 import _gpu
 import torch
 from _resnet import ResNet50
-from _shared import FAINT, INK, OURS, SERIES, dress, header, new_figure, write
+from _shared import FAINT, INK, OURS, SERIES, dress, new_figure, write
 
 from rxrx_fast.bench import machine
 
@@ -201,9 +201,8 @@ def main(arguments: list[str] | None = None) -> None:
             if options.device == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
-    result = header("gpu_training", {"device": options.device, "steps": options.steps, "threads": threads,
-                                     "precision": "float16 autocast", "classes": CLASSES})  # fmt: skip
-    result |= {"card": _gpu.card() if options.device == "cuda" else None, "rows": rows, "skipped": clock.skipped}
+    parameters = {"steps": options.steps, "threads": threads, "precision": "float16 autocast", "classes": CLASSES}
+    result = _gpu.head("gpu_training", options.device, parameters) | {"rows": rows, "skipped": clock.skipped}
     name = result["card"]["name"] if result["card"] else result["machine"]["cpu"]
     write(result, {"gpu_training": draw(rows, f"{name}, {threads} threads")} if rows else {}, options.out)
 
