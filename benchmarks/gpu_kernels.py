@@ -50,7 +50,7 @@ def inflate_seconds(batch: Batch, kind: str) -> dict:
     from rxrx_kernels import cuda_inflate, cuda_png, nvcomp
 
     streams, room, device = batch.packed.streams, batch.room, "cuda"
-    pitch = -(-room // 16) * 16
+    pitch = -(-room // 32) * 32
     starts, sizes = (torch.from_numpy(part).to(device) for part in (streams.starts, streams.sizes))
     adlers = torch.from_numpy(streams.adlers.view(np.int32)).to(device)
     out = torch.empty((batch.count, pitch), dtype=torch.uint8, device=device)

@@ -3,7 +3,9 @@
 **How.** A deflate stream is decoded one symbol after the other, so a stream can't be spread over threads. All 32 lanes
 of its warp decode it together, each the same symbols in the same registers, which costs no more than one lane doing it
 and needs no exchange. They part only where there is something to share out: building a block's tables (each lane looks
-up every 32nd entry, by walking the canonical code) and copying a match (each lane a byte).
+up every 32nd entry, by walking the canonical code), copying a match (each lane a byte), and keeping literals (lane k
+the one that goes to a place of remainder k), so that up to 32 of them leave in one store: a store a byte would keep the
+second-level cache busier than anything else does.
 
 **Safe with any input.** A damaged stream, or one written to do harm, ends with a status. Every step takes at least a
 bit, bits beyond the stream's end are zeros that are counted, and a symbol, a distance and a length are checked before
@@ -117,6 +119,14 @@ def _make(device, sync):
 
     look_up = device(look_up)
 
+    def flush(out, n, start, pos, literal):
+        """Write the literals of places ``start`` to ``pos``, which lie in one stretch of 32."""
+        place = int32(((pos - 1) & -LANES) + cuda.threadIdx.x)
+        if start <= place < pos:
+            out[n, place] = literal
+
+    flush = device(flush)
+
     def kernel(words, starts, sizes, room, out, decoded, status):
         fast = cuda.shared.array(_FAST, types.uint16)
         far = cuda.shared.array(_FAR, types.uint16)
@@ -134,6 +144,8 @@ def _make(device, sync):
         limit = int32(first + (size + 3) // 4)
         at, bits, held, pos = first, uint64(0), int32(0), int32(0)
         ahead = words[at] if at < limit else uint32(0)
+        # Literals up to `kept` are written; the later ones are in the lanes.
+        literal, kept = int32(0), int32(0)
         last = False
         while not last and state == _OK:
             at, ahead, bits, held = refill(words, at, limit, ahead, bits, held)
@@ -151,10 +163,12 @@ def _make(device, sync):
                 elif pos + length > room:
                     state = int32(_LONG)
                 else:
+                    flush(out, n, kept, pos, literal)
                     for i in range(lane, length, LANES):
                         byte = source + i
                         out[n, pos + i] = (words[first + (byte >> 2)] >> uint32(8 * (byte & 3))) & 255
                     pos = int32(pos + length)
+                    kept = pos
                     source = int32(source + length)
                     at = int32(first + (source >> 2))
                     bits, held = uint64(0), int32(0)
@@ -241,9 +255,12 @@ def _make(device, sync):
                     state = int32(_STREAM)
                 elif symbol < 256:
                     if pos < room:
-                        if lane == 0:
-                            out[n, pos] = symbol
+                        if lane == (pos & (LANES - 1)):
+                            literal = symbol
                         pos = int32(pos + 1)
+                        if pos & (LANES - 1) == 0:
+                            flush(out, n, kept, pos, literal)
+                            kept = pos
                     else:
                         state = int32(_LONG)
                 elif symbol == 256:
@@ -277,6 +294,7 @@ def _make(device, sync):
                     elif pos + length > room:
                         state = int32(_LONG)
                     else:
+                        flush(out, n, kept, pos, literal)
                         sync()
                         source = int32(pos - distance)
                         if distance >= length:
@@ -286,6 +304,8 @@ def _make(device, sync):
                             for i in range(lane, length, LANES):
                                 out[n, pos + i] = out[n, source + int32(uint32(i) % uint32(distance))]
                         pos = int32(pos + length)
+                        kept = pos
+        flush(out, n, kept, pos, literal)
         if state == _OK:
             if (at - first) * 32 - held > size * 8:
                 state = int32(_STREAM)

@@ -39,6 +39,8 @@ __all__ = ["GpuDecoder", "Launch", "Packed", "inflater"]
 _GRANULE = 1 << 22
 # Deflate streams that fill a large card (see rxrx_kernels.cuda_inflate), and batches in flight at most.
 _FULL, _DEEPEST = 1600, 6
+# Bytes that a GPU's memory is written by.
+_SECTOR = 32
 # A whole deflate stream of no bytes: what nvCOMP gets in the place of a stream that was refused on the host.
 _NOTHING = np.array([3, 0], np.uint8)
 
@@ -153,8 +155,8 @@ class GpuDecoder:
             table, host_table = self._upload(streams)
             starts, sizes = table[: 16 * count].view(torch.int64).view(2, count)
             adlers, refused = table[16 * count :].view(torch.int32).view(2, count)
-            # Every stream at a multiple of 16 bytes, for wide stores.
-            pitch = -(-room // png_gather.ALIGNMENT) * png_gather.ALIGNMENT
+            # Every stream at a multiple of what a store writes at once.
+            pitch = -(-room // _SECTOR) * _SECTOR
             filtered = torch.empty((count, pitch), dtype=torch.uint8, device=self._device)
             decoded = torch.empty(count, dtype=torch.int64, device=self._device)
             stack = torch.empty((count // self._channels, self._channels, height, width), dtype=torch.uint8,
