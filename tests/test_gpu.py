@@ -75,7 +75,7 @@ def test_float32_is_the_documented_arithmetic(rxrx_root, stats):
     """(pixel - center) x scale, in single precision and this order: what NumPy makes of the raw pixels."""
     dataset = rx.Dataset(rxrx_root, stats=stats, normalize="plate", dtype="float32")
     raw = rx.Dataset(rxrx_root, stats=stats, dtype="uint8")
-    groups, mean, std = stats.normalizer(rx.Normalize("plate"), dataset.catalog)
+    groups, mean, std, *_ = stats.normalizer(rx.Normalize("plate"), dataset.catalog)
     for ((images,), _, sites), ((pixels,), _, same) in zip(epoch(dataset, "cuda"), epoch(raw, "cuda"), strict=True):
         assert sites.equal(same)
         positions = np.array([dataset.catalog.table.index.get_loc(int(site)) for site in sites])
