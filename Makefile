@@ -5,6 +5,8 @@
 #   make bench     install, then benchmark the kernels
 #   make throughput, make reading   where the time of a batch goes, and what reading files costs
 #   make install   install into .venv
+#   make gpu-test, make gpu-bench, make gpu-sanitize   all that needs a GPU, within ten minutes each; without a GPU they
+#                  say so and succeed. Where no package registry is in reach: SITE=folder of unpacked packages
 #
 # EXTRA picks the build for this machine: cpu, cuda12 or cuda13. By default the GPU driver decides.
 
@@ -18,7 +20,7 @@ EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda1
 TESTED := $(EXTRA),test,bench$(if $(filter cpu,$(EXTRA)),$(comma)ptx)
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: install demo test bench throughput reading clean
+.PHONY: install demo test bench throughput reading gpu-install gpu-test gpu-bench gpu-sanitize clean
 
 install: $(VENV)/.installed-$(EXTRA)
 demo: install
@@ -32,6 +34,11 @@ bench: $(VENV)/.tested-$(EXTRA)
 
 throughput reading: $(VENV)/.tested-$(EXTRA)
 	$(VENV)/bin/python benchmarks/$@.py $(ARGS)
+
+# benchmarks/gpu.sh takes a Python that has all it needs, and only else asks for gpu-install.
+gpu-install: $(VENV)/.tested-$(EXTRA)
+gpu-test gpu-bench gpu-sanitize:
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' SITE='$(SITE)' $(if $(filter file,$(origin OUT)),,OUT='$(OUT)') benchmarks/gpu.sh $(@:gpu-%=%)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rxrx_fast needs Python 3.10 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'

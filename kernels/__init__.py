@@ -7,6 +7,7 @@ module            what it holds
 ================  ===========================================================================
 ``png``           grayscale PNG files: container, CRC-32 checks, decoding into a batch
 ``png_decode``    the compiled loop over a site's files
+``png_gather``    compressed image data, checked and gathered for a GPU
 ``inflate``       libdeflate, called from compiled code
 ``inflate_pair``  two zlib streams inflated at once
 ``huffman``       the tables that it decodes with
@@ -18,6 +19,9 @@ module            what it holds
 ``fused_lines``   the same for contiguous planes, sixteen pixels a step
 ``moments``       256-bin histograms a channel, and the statistics that follow from them
 ``cuda``          the CUDA launchers of ``fused`` and ``moments``; needs ``numba-cuda``
+``cuda_inflate``  deflate streams on a GPU, safe with any input
+``cuda_png``      Adler-32 and PNG row filters on a GPU
+``nvcomp``        nvCOMP's deflate, for streams that one trusts
 ================  ===========================================================================
 
 Every kernel is one plain Python function a pixel. :func:`numba.njit` makes the CPU version of it and

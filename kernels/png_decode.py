@@ -38,7 +38,7 @@ PAIRED = 8192
 
 
 @intrinsic
-def _pointer(typing, address):
+def pointer(typing, address):
     def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
@@ -46,13 +46,13 @@ def _pointer(typing, address):
 
 
 @njit(nogil=True, cache=True)
-def _word(data, at):
+def word(data, at):
     high = (np.uint32(data[at]) << 8) | np.uint32(data[at + 1])
     return (high << 16) | (np.uint32(data[at + 2]) << 8) | np.uint32(data[at + 3])
 
 
 @njit(nogil=True, cache=True)
-def _append(joined, used, data, start, size):
+def append(joined, used, data, start, size):
     """``joined[used:][:size] = data[start:][:size]``, whose bounds the caller has checked."""
     inflate.copy_bytes(
         np.uint64(joined.ctypes.data) + np.uint64(used), np.uint64(data.ctypes.data) + np.uint64(start), np.uint64(size)
@@ -60,21 +60,21 @@ def _append(joined, used, data, start, size):
 
 
 @njit(nogil=True, cache=True)
-def _image_data(data, height, width, bit_depth, crc32, joined):
+def image_data(data, height, width, bit_depth, crc32, joined):
     """Check a file and find its compressed image data: (status, whether it was joined, first byte, size)."""
-    if data.size < 33 or _word(data, 0) != 0x89504E47 or _word(data, 4) != 0x0D0A1A0A:
+    if data.size < 33 or word(data, 0) != 0x89504E47 or word(data, 4) != 0x0D0A1A0A:
         return CONTAINER, False, 0, 0
-    if _word(data, 8) != 13 or _word(data, 12) != _IHDR:
+    if word(data, 8) != 13 or word(data, 12) != _IHDR:
         return CONTAINER, False, 0, 0
     start, size, pieces, closed = 0, 0, 0, False
     position = 8
     while position + 12 <= data.size:
-        length, kind = np.int64(_word(data, position)), np.int64(_word(data, position + 4))
+        length, kind = np.int64(word(data, position)), np.int64(word(data, position + 4))
         body, after = position + 8, position + 12 + length
         if after > data.size:
             return CONTAINER, False, 0, 0
         checked = np.uint64(data.ctypes.data) + np.uint64(position + 4)
-        if inflate.crc32(crc32, checked, np.uint64(length + 4)) != _word(data, after - 4):
+        if inflate.crc32(crc32, checked, np.uint64(length + 4)) != word(data, after - 4):
             return CONTAINER, False, 0, 0
         if kind == _IDAT:
             if closed:
@@ -86,8 +86,8 @@ def _image_data(data, height, width, bit_depth, crc32, joined):
                 if size + length > joined.size:
                     return ROOM, False, 0, 0
                 if pieces == 1:
-                    _append(joined, 0, data, start, size)
-                _append(joined, size, data, body, length)
+                    append(joined, 0, data, start, size)
+                append(joined, size, data, body, length)
             size += length
             pieces += 1
         elif kind == _IEND:
@@ -110,11 +110,11 @@ def _image_data(data, height, width, bit_depth, crc32, joined):
 def _check_header(data, height, width, bit_depth):
     """IHDR (section 11.2.1) against what the array holds, before anything is written."""
     depth, color, compression, filtering, interlace = data[24], data[25], data[26], data[27], data[28]
-    if _word(data, 16) == 0 or _word(data, 20) == 0 or compression != 0 or filtering != 0 or interlace > 1:
+    if word(data, 16) == 0 or word(data, 20) == 0 or compression != 0 or filtering != 0 or interlace > 1:
         return CONTAINER
     if color != 0 or depth != bit_depth or interlace != 0:
         return OTHER_KIND
-    if np.int64(_word(data, 16)) != width or np.int64(_word(data, 20)) != height:
+    if np.int64(word(data, 16)) != width or np.int64(word(data, 20)) != height:
         return OTHER_SIZE
     return OK
 
@@ -160,8 +160,8 @@ def decode(
             while planes[slot] < 0 and following < out.shape[0]:
                 k = following
                 following += 1
-                data = carray(_pointer(np.uint64(addresses[k])), (sizes[k],))
-                state, was_joined, start, packed = _image_data(data, height, width, 8 * size, crc32, joined[slot])
+                data = carray(pointer(np.uint64(addresses[k])), (sizes[k],))
+                state, was_joined, start, packed = image_data(data, height, width, 8 * size, crc32, joined[slot])
                 status[k] = state
                 if state == OK:
                     base = np.uint64(joined[slot].ctypes.data) if was_joined else np.uint64(addresses[k])

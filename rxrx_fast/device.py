@@ -17,8 +17,10 @@ from rxrx_kernels import inflate, mix, moments, png
 from rxrx_kernels.augment import augment_site, plain
 from rxrx_kernels.fused import fuse_site
 
+from rxrx_fast import topology
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.errors import UsageError
+from rxrx_fast.gpu_memory import explained
 from rxrx_fast.meter import Meter
 from rxrx_fast.pipeline import Decoded
 
@@ -187,11 +189,16 @@ class CudaDevice:
         self._busy: deque = deque()
 
     def finish(self, decoded: Decoded, views, dtype: str):
-        """As :meth:`CpuDevice.finish`, with a CuPy stack; returns at once, the work is queued."""
+        """As :meth:`CpuDevice.finish`, with a torch stack; returns at once, the work is queued."""
+        with explained(self.id, len(decoded.positions), "finishing"):
+            return self._finish(decoded, views, dtype)
+
+    def _finish(self, decoded: Decoded, views, dtype: str):
         kind, torch_kind = DTYPES[dtype]
         stack = decoded.stack
-        stream = self._cuda.external_stream(self.stream_pointer)
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+        # Numba takes up the thread's current context, and makes GPU 0's where there is none: so it is told which one.
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream), self._cuda.gpus[self.id]:
+            stream = self._cuda.external_stream(self.stream_pointer)
             counts = None
             if kind is not np.uint8 and any(view.per_site for view in views):
                 counted = torch.zeros((*stack.shape[:2], moments.BINS), dtype=torch.int32, device=self._device)
@@ -207,7 +214,8 @@ class CudaDevice:
                 )
                 rows = view.resolve(counts) if kind is not np.uint8 else (np.zeros((1, 1), np.float32),) * 2
                 tables = [torch.from_numpy(table).to(self._device, non_blocking=True) for table in (view.codes, *rows)]
-                self._kernels.fuse_batch(stack, out, *tables, stream)
+                # As Numba's array, whose dtype is NumPy's: the launcher tells raw pixels by it.
+                self._kernels.fuse_batch(stack, self._cuda.as_cuda_array(out), *tables, stream)
                 outputs.append(out)
             ready = torch.cuda.Event()
             ready.record(self._stream)
@@ -227,12 +235,19 @@ class CudaDevice:
 
     def close(self) -> None:
         """Wait for what is in flight."""
-        self._stream.synchronize()
+        try:
+            self._stream.synchronize()
+        except RuntimeError:
+            # A failed kernel fails every later call. The batch has said so, or nobody wants it any more; here it must
+            # not keep the threads from being ended.
+            pass
         self._busy.clear()
 
 
 def resolve(device: str | torch.device) -> int | None:
-    """The GPU's index for "cuda", "cuda:1"; None for "cpu"; for "auto", the current GPU where the path is complete.
+    """The GPU's index for "cuda", "cuda:1"; None for "cpu"; for "auto", a GPU where the path is complete.
+
+    Without a number it is torch's current one, or under torchrun that of the rank.
 
     Raises
     ------
@@ -244,7 +259,7 @@ def resolve(device: str | torch.device) -> int | None:
         if missing and torch.cuda.is_available():
             # A GPU that stands idle for want of a package is no choice that anyone made.
             warnings.warn(f"batches are made on the CPU although there is a GPU: {'; '.join(missing)}", stacklevel=3)
-        return None if missing else torch.cuda.current_device()
+        return None if missing else _own_gpu()
     try:
         device = torch.device(device)
         known = device.type in ("cpu", "cuda")
@@ -257,7 +272,11 @@ def resolve(device: str | torch.device) -> int | None:
     missing = missing_for_cuda()
     if missing:
         raise UsageError(f"device={str(device)!r}: {'; '.join(missing)}")
-    return device.index if device.index is not None else torch.cuda.current_device()
+    return device.index if device.index is not None else _own_gpu()
+
+
+def _own_gpu() -> int:
+    return topology.device_of_rank(torch.cuda.device_count(), torch.cuda.current_device())
 
 
 def missing_for_cuda() -> list[str]:
@@ -266,9 +285,8 @@ def missing_for_cuda() -> list[str]:
     if not torch.cuda.is_available():
         build = "torch is a CPU build" if torch.version.cuda is None else "torch sees no GPU or driver"
         missing.append(f"{build} (torch {torch.__version__})")
-    for module, package in (("cupy", "cupy"), ("numba.cuda", "numba-cuda")):
-        try:
-            __import__(module)
-        except Exception as error:
-            missing.append(f"{package} can't be imported ({error}); install rxrx-fast[cuda13] or rxrx-fast[cuda12]")
+    try:
+        __import__("numba.cuda")
+    except Exception as error:
+        missing.append(f"numba-cuda can't be imported ({error}); install rxrx-fast[cuda13] or rxrx-fast[cuda12]")
     return missing

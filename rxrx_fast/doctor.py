@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import numpy as np
@@ -82,7 +84,8 @@ def _torch() -> list[dict]:
         for i in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(i)
             size, kind = properties.total_memory / 2**30, f"sm_{properties.major}{properties.minor}"
-            parts.append(_part(f"GPU {i}", f"{properties.name}, {size:.0f} GiB, {kind}"))
+            near = f", {_cores_near(i)}" if _cores_near(i) else ""
+            parts.append(_part(f"GPU {i}", f"{properties.name}, {size:.0f} GiB, {kind}{near}"))
     elif driver:
         names = ", ".join(gpu["name"] for gpu in driver)
         found = f"the driver shows {names}, but torch can't use it: install a CUDA build of torch"
@@ -90,6 +93,14 @@ def _torch() -> list[dict]:
     else:
         parts.append(_part("GPU", "none: nvidia-smi and torch see no device", _NOTE))
     return parts
+
+
+def _cores_near(gpu: int) -> str:
+    """Which NUMA node a GPU hangs on, where the system tells."""
+    topology = import_module("rxrx_fast.topology")
+    addresses = topology.pci_addresses()
+    node = topology.numa_node(addresses[gpu]) if gpu < len(addresses) else None
+    return "" if node is None else f"NUMA node {node}"
 
 
 def _dali() -> list[dict]:
@@ -119,8 +130,11 @@ def _gpu_extras() -> list[dict]:
     found = machine.packages()
     rows = (
         ("numba-cuda", ("numba-cuda",), "the GPU kernels"),
-        ("CuPy", ("cupy-cuda13x", "cupy-cuda12x"), "GPU memory between DALI, the kernels and torch"),
-        ("nvCOMP", ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12"), "a part of DALI"),
+        (
+            "nvCOMP",
+            ("nvidia-libnvcomp-cu13", "nvidia-libnvcomp-cu12"),
+            "a part of DALI, and another inflate on the GPU",
+        ),
     )
     parts = []
     for title, names, use in rows:
@@ -152,17 +166,45 @@ def _trial() -> dict[str, str]:
         return _part("trial", f"an image could not be loaded ({type(error).__name__}: {error})", _FAULT)
 
 
-def _decoding(threads: str) -> tuple[str, str]:
-    """Which decoder RxRx1's files get: the pipeline's own rule is FileStore.decodes."""
+# The batch that the doctor measures decoders with.
+_BATCH = 64
+
+
+def _decoding(threads: str, on_gpu: bool) -> tuple[str, str]:
+    """Which decoder RxRx1's files get: the pipeline's own rules are FileStore.decodes and decode_choice."""
     try:
         own = import_module("rxrx_kernels.inflate").available()
     except Exception:
         own = False
+    if own and on_gpu:
+        try:
+            choice = _measured()
+        except Exception as error:
+            return f"rxrx_kernels on the {threads}", f"the GPU could not be measured ({type(error).__name__}: {error})"
+        return f"rxrx_kernels on the {'GPU' if choice.path == 'gpu' else threads}", choice.why
     if own:
         why = "its kernels take 8-bit gray PNG, as RxRx1 is; DALI carries the pixels on, and decodes other files"
         return f"rxrx_kernels on the {threads}", why
     why = "libdeflate is missing (pip install deflate), and DALI decodes PNG on the CPU, also with a GPU"
     return f"DALI on the {threads}", why
+
+
+def _measured():
+    """Who is to decode here, found as a loader finds it, on channels of RxRx1's size and noise."""
+    decode_choice = import_module("rxrx_fast.decode_choice")
+    asked = decode_choice.wanted()
+    if asked != "auto":
+        return decode_choice.Choice(asked, f"RXRX_FAST_DECODE={asked}")
+    rng, files = np.random.default_rng(0), []
+    for _ in range(6):
+        encoded = io.BytesIO()
+        pixels = rng.gamma(6, 5, (512, 512)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(encoded, "PNG", compress_level=9)
+        files.append(np.frombuffer(encoded.getvalue(), np.uint8))
+    cores = machine.usable_cores()
+    device = import_module("rxrx_fast.device").resolve("cuda")
+    with ThreadPoolExecutor(cores) as pool:
+        return decode_choice.measure([files], (512, 512), batch=_BATCH, pool=pool, threads=cores, device=device)
 
 
 def _stages() -> list[dict[str, str]]:
@@ -179,11 +221,11 @@ def _stages() -> list[dict[str, str]]:
         finish = (threads, why)
         deliver = ("CPU tensors", 'device="auto" means the CPU here; .to(device) in the loop if the model is elsewhere')
     else:
-        finish = ("GPU", 'torch, CuPy and numba-cuda are complete; device="cpu" turns it off')
+        finish = ("GPU", 'torch and numba-cuda are complete; device="cpu" turns it off')
         deliver = ("GPU tensors", "made there, so nothing is copied to the GPU after decoding")
     rows = (
         ("read", threads, "a thread pool reads and checks files two batches ahead; a core gets one thread"),
-        ("decode", *_decoding(threads)),
+        ("decode", *_decoding(threads, on_gpu=not missing)),
         ("normalise, augment", *finish),
         ("deliver", *deliver),
     )

@@ -5,6 +5,8 @@ nothing of sites, and end the epoch at the first bad file. What DALI decodes dep
 
 - RxRx1's own (8-bit grayscale PNG) are decoded by ``rxrx_kernels`` in the pool's threads, straight into one
   (B, C, H, W) array that DALI takes over without a copy and carries to the device;
+- with a GPU that is faster at it (:mod:`rxrx_fast.decode_choice`), the same files are gathered, still compressed, into
+  one page-locked buffer a batch, which DALI carries to the GPU, where they are decoded;
 - all others enter DALI as encoded bytes and are decoded there. A batch of B sites with six files each leaves as one
   dense tensor, so that stacking the channels costs nothing: it is a view.
 
@@ -18,14 +20,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from rxrx_fast.ahead import Ahead
 from rxrx_fast.buffers import Buffers
+from rxrx_fast.decode_choice import choose
 from rxrx_fast.errors import DataError, SiteError, UsageError
+from rxrx_fast.gpu_decode import GpuDecoder
+from rxrx_fast.gpu_memory import explained
 from rxrx_fast.meter import Meter
 
 __all__ = ["BATCHES_IN_FLIGHT", "Decoded", "SitePipeline", "require_dali"]
@@ -38,7 +45,7 @@ BATCHES_IN_FLIGHT = _READ_AHEAD + _DECODE_AHEAD + 1
 
 
 class Decoded(NamedTuple):
-    """One batch: ``positions`` (B,) int64 in the store; ``stack`` (B, C, H, W) uint8, of NumPy or (on a GPU) CuPy."""
+    """One batch: ``positions`` (B,) int64 in the store; ``stack`` (B, C, H, W) uint8, of NumPy or (on a GPU) torch."""
 
     positions: np.ndarray
     stack: object
@@ -47,7 +54,7 @@ class Decoded(NamedTuple):
 
 class _Batch(NamedTuple):
     tried: list[tuple[int, ...]]  # of each sample: the position that was wanted, then those that stood in for it
-    content: object  # files of each site, or pixels (B, C, H, W)
+    content: object  # files of each site, or pixels (B, C, H, W), or a Packed
 
 
 def require_dali():
@@ -115,6 +122,8 @@ class SitePipeline:
         self._image_size = store.image_size
         self._decodes = store.decodes
         self._buffers = buffers or Buffers(BATCHES_IN_FLIGHT)
+        self._stream = stream
+        self._gpu_decoder: GpuDecoder | None = None
         self._ahead = Ahead(store, batches, batch_size)
         self._source = self._read(iter(self._ahead))
         self._pipe = None
@@ -131,7 +140,7 @@ class SitePipeline:
                 positions = [int(p) for p in positions]
                 shape = (len(positions), len(self._store.channels), *self._image_size)
                 pixels = self._buffers.take(shape, np.uint8) if self._decodes else None
-                slots = range(len(positions)) if pixels is None else pixels
+                slots = [None] * len(positions) if pixels is None else pixels
                 futures = [self._pool.submit(self._take, *pair) for pair in zip(positions, slots)]
                 waiting.append((positions, pixels, slots, futures))
                 return
@@ -147,13 +156,17 @@ class SitePipeline:
                 continue
             if pixels is None:
                 content = [sites[i][1] for i in kept]
+                if self._gpu_decoder is not None:
+                    content = self._meter.timed("decode", self._gpu_decoder.pack, content, self._pool)
             else:
                 content = pixels if len(kept) == len(sites) else pixels[kept]
             yield _Batch([sites[i][0] for i in kept], content)
 
     def _take(self, position: int, slot):
         """Read one site in a thread of the pool; ``slot`` is where its pixels go, if they are decoded here."""
-        if self._decodes:
+        if self._gpu_decoder is not None and slot is None:
+            return self._meter.timed("read", self._store.load, position)
+        if slot is not None:
             return self._store.read_into(position, slot, self._meter)
         return self._meter.timed("read", self._store.read, position)
 
@@ -181,13 +194,16 @@ class SitePipeline:
             except StopIteration:
                 return
             self._in_flight.append(batch)
-            yield batch.content if self._decodes else [data for files in batch.content for data in files]
+            if self._gpu_decoder is not None:
+                yield [batch.content.buffer]
+            else:
+                yield batch.content if self._decodes else [data for files in batch.content for data in files]
 
     def _build(self):
         fn, types = self._dali.fn, self._dali.types
-        images_a_site = 1 if self._decodes else self._store.files_per_site
+        samples = self._batch_size * (1 if self._decodes else self._store.files_per_site)
         pipe = self._dali.Pipeline(
-            batch_size=self._batch_size * images_a_site,
+            batch_size=samples if self._gpu_decoder is None else 1,
             num_threads=self._num_threads,
             device_id=self._device_id,
             exec_dynamic=True,
@@ -196,7 +212,7 @@ class SitePipeline:
         with pipe:
             ndim = 3 if self._decodes else 1
             source = fn.external_source(source=self._feed(), no_copy=True, dtype=types.UINT8, ndim=ndim)
-            if self._decodes:
+            if self._decodes or self._gpu_decoder is not None:
                 output = source if self._device_id is None else source.gpu()
             else:
                 color = types.GRAY if self._store.channels_per_file == 1 else types.RGB
@@ -207,11 +223,16 @@ class SitePipeline:
         return pipe
 
     def __iter__(self) -> Iterator[Decoded]:
+        self._choose()
         self._pipe = self._build()
+        # The GPU decodes several batches while the host waits for the first of them.
+        launched: deque = deque()
         while True:
             try:
                 output = self._run()
             except StopIteration:
+                while launched:
+                    yield from self._settled(*launched.popleft())
                 return
             except (DataError, UsageError):
                 raise
@@ -220,17 +241,26 @@ class SitePipeline:
                 self._recover(error)
                 continue
             batch = self._in_flight.popleft()
+            if self._gpu_decoder is not None:
+                with explained(self._device_id, self._batch_size, "decoding"):
+                    launch = self._gpu_decoder.launch(self._tensor(output)[0], batch.content)
+                launched.append((batch, output, launch))
+                if len(launched) >= self._gpu_decoder.depth:
+                    yield from self._settled(*launched.popleft())
+                continue
             stack = self._stacked(output, len(batch.tried))
             yield Decoded(np.array([tried[-1] for tried in batch.tried], np.int64), stack, (output, batch.content))
 
     def _run(self):
-        if self._decodes:
-            (output,) = self._pipe.run(**self._on_stream)
+        if self._decodes or self._gpu_decoder is not None:
+            with explained(self._device_id, self._batch_size, "copying"):
+                (output,) = self._pipe.run(**self._on_stream)
             return output
         # The threads at work are DALI's: it does not tell for how long, only how long it lets one wait.
         start = time.perf_counter()
         read = self._meter.stages["read"]
-        (output,) = self._pipe.run(**self._on_stream)
+        with explained(self._device_id, self._batch_size, "decoding"):
+            (output,) = self._pipe.run(**self._on_stream)
         waited = time.perf_counter() - start - (self._meter.stages["read"] - read) / self._num_threads
         self._meter.add("decode", max(waited, 0.0) * self._num_threads)
         return output
@@ -238,7 +268,8 @@ class SitePipeline:
     def _recover(self, error: RuntimeError) -> None:
         self._pipe = None
         found = False
-        for batch in list(self._in_flight) if not self._decodes else []:
+        by_dali = not self._decodes and self._gpu_decoder is None
+        for batch in list(self._in_flight) if by_dali else []:
             sites = []
             for tried, files in zip(batch.tried, batch.content):
                 try:
@@ -258,24 +289,72 @@ class SitePipeline:
             raise DataError(f"DALI stopped and no file of the batch is at fault: {reason.strip()}") from error
         self._pipe = self._build()
 
+    def _choose(self) -> None:
+        """Decide who decodes. Here and not at the start: it may measure, which is for the thread that iterates."""
+        choice = choose(
+            self._store,
+            batch=self._batch_size,
+            pool=self._pool,
+            threads=self._num_threads,
+            device=self._device_id,
+        )
+        if choice.path == "gpu":
+            channels = len(self._store.channels)
+            self._gpu_decoder = GpuDecoder(
+                self._device_id, self._stream, self._image_size, channels, self._buffers, batch=self._batch_size
+            )
+            self._decodes = False
+
+    def _settled(self, batch: _Batch, output, launch) -> Iterator[Decoded]:
+        """A batch that the GPU has decoded; sites that it refused are decoded, or replaced, by the host."""
+        tried, left_out = list(batch.tried), []
+        for i in self._gpu_decoder.settle(launch):
+            pixels = np.empty((len(self._store.channels), *self._image_size), np.uint8)
+            site = self._settle(tried[i], pixels, partial(self._take, tried[i][-1], pixels))
+            if site is None:
+                left_out.append(i)
+            else:
+                tried[i] = site[0]
+                self._gpu_decoder.mend(launch, i, pixels)
+        stack = launch.stack
+        if left_out:
+            kept = [i for i in range(len(tried)) if i not in left_out]
+            tried, stack = [tried[i] for i in kept], self._gpu_decoder.keep(launch, kept)
+        if tried:
+            positions = np.array([one[-1] for one in tried], np.int64)
+            yield Decoded(positions, stack, (output, batch.content, launch))
+
+    def _tensor(self, output):
+        """DALI's GPU output as a torch tensor, without a copy and without waiting: ready on our stream.
+
+        Not as CuPy's array: that names a stream, and Numba would wait for it on the host at every launch.
+        """
+        with self._on_our_stream():
+            return torch.from_dlpack(output.as_tensor())
+
+    def _on_our_stream(self):
+        if self._device_id is None:
+            return nullcontext()
+        return torch.cuda.stream(torch.cuda.ExternalStream(self._stream, device=self._device_id))
+
     def _stacked(self, output, sites: int):
         height, width = self._image_size
         if not output.is_dense_tensor():
             raise DataError(f"DALI's batch is not of one size, although every file is {height} x {width}")
-        tensor = output.as_tensor()
-        if self._device_id is None:
-            array = np.from_dlpack(tensor)
-        else:
-            import cupy
-
-            array = cupy.from_dlpack(tensor)
+        array = np.from_dlpack(output.as_tensor()) if self._device_id is None else self._tensor(output)
         if self._decodes:
             return array
         per_file = self._store.channels_per_file
         # (files, H, W, channels a file) -> (B, files a site, H, W, channels a file) -> (B, C, H, W), all views
         array = array.reshape(sites, -1, height, width, per_file)
-        array = array[..., 0] if per_file == 1 else array[:, 0].transpose(0, 3, 1, 2)
-        return self._store.select(array)
+        if per_file == 1:
+            return self._store.select(array[..., 0])
+        array = array[:, 0]
+        with self._on_our_stream():
+            # Selecting channels copies, so on a GPU it is work on a stream.
+            return self._store.select(
+                array.transpose(0, 3, 1, 2) if self._device_id is None else array.permute(0, 3, 1, 2)
+            )
 
     def close(self) -> None:
         """Drop what is in flight. Threads that are reading finish the file they are at."""

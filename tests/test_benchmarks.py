@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -107,6 +108,69 @@ def test_scripts(script, tmp_path):
         check_picture(tmp_path / "out" / f"{name}.png")
 
 
+def check_gpu_kernels(result):
+    """Both inflates by number of streams, and every other kernel against the card's copy."""
+    assert {row["inflate"] for row in result["inflate"]} >= {"own"}
+    assert all(row["gb_per_s"] > 0 and row["bytes_out"] > row["bytes_in"] > 0 for row in result["inflate"])
+    assert len(result["kernels"]) == 12 and result["copy_bytes_per_s"] > 1e9
+    assert all(0 < row["share_of_copy"] < 20 for row in result["kernels"])
+
+
+def check_gpu_loader(result):
+    """Everyone who can feed the device, with positive rates; who can't is listed with the reason."""
+    for row in result["rows"]:
+        check_rate(row["sites_per_s"])
+    assert {"rxrx_fast, decoded by the host", "DALI, mixed decoder"} <= {row["name"] for row in result["rows"]}
+    assert len(result["rows"]) + len(result["skipped"]) == 5
+
+
+def check_gpu_training(result):
+    """A resident batch's step, and everyone's fed ones."""
+    for row in result["rows"]:
+        assert row["resident_step_s"] > 0 and row["feeds"]
+        for feed in row["feeds"]:
+            assert feed["step_s"] > 0 and feed["waiting"] < 1 and feed["steps"] > 0
+    assert result["rows"]
+
+
+GPU_SCRIPTS = {
+    "gpu_kernels.py": check_gpu_kernels,
+    "gpu_loader.py": check_gpu_loader,
+    "gpu_training.py": check_gpu_training,
+}
+
+
+def check_gpu_script(script, folder, *options):
+    """At its smallest size: a complete result and charts."""
+    run(folder, BENCHMARKS / script, "--smallest", "--data", folder / "data", "--out", folder / "out", *options)
+    result = json.loads((folder / "out" / Path(script).with_suffix(".json")).read_text())
+    assert {"benchmark", "date", "commit", "machine", "parameters", "card", "skipped"} <= set(result)
+    GPU_SCRIPTS[script](result)
+    check_picture(folder / "out" / Path(script).with_suffix(".png"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("script", GPU_SCRIPTS)
+def test_without_a_gpu_it_is_said_in_one_line(script, tmp_path):
+    """Nothing is measured, nothing written, and it is no failure."""
+    printed = run(tmp_path, BENCHMARKS / script, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert len(printed.splitlines()) == 1 and "nothing measured: torch" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", ["gpu_loader.py", "gpu_training.py"])
+def test_gpu_scripts_on_the_cpu(script, tmp_path):
+    """What feeds a GPU runs without one too, as far as it can."""
+    check_gpu_script(script, tmp_path, "--device", "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("script", GPU_SCRIPTS)
+def test_gpu_scripts(script, tmp_path):
+    """On a GPU, each at its smallest size."""
+    check_gpu_script(script, tmp_path)
+
+
 def test_kernel_benchmarks(tmp_path):
     """The benchmarks under pytest-benchmark pass, each once and untimed, and every file has some."""
     pytest.importorskip("pytest_benchmark")
@@ -121,8 +185,8 @@ def test_kernel_benchmarks(tmp_path):
 def test_every_benchmark_is_covered():
     """A new file in benchmarks/ is listed above, is a pytest file, or is imported by one that is."""
     files = {path.name: path for path in BENCHMARKS.glob("*.py")}
-    covered = set(SCRIPTS) | {name for name in files if name.startswith("test_")}
-    assert set(SCRIPTS) <= set(files)
+    covered = {*SCRIPTS, *GPU_SCRIPTS} | {name for name in files if name.startswith("test_")}
+    assert {*SCRIPTS, *GPU_SCRIPTS} <= set(files)
     waiting = list(covered)
     while waiting:
         for node in ast.walk(ast.parse(files[waiting.pop()].read_text(encoding="utf-8"))):

@@ -50,6 +50,35 @@ def test_decoding_is_told_as_the_pipeline_does_it(monkeypatch, rxrx_root, own):
     assert FileStore(Catalog.read(rxrx_root).available(), (1, 2, 3, 4, 5, 6)).decodes == own
 
 
+@pytest.mark.parametrize(
+    "measured, path, why",
+    [
+        ((700.0, 21000.0), "rxrx_kernels on the GPU", "21,000 sites/s on the GPU in batches of 64, 700 on the host"),
+        ((9000.0, 4000.0), "rxrx_kernels on the CPU", "4,000 sites/s on the GPU"),
+        (RuntimeError("no kernel image"), "rxrx_kernels on the CPU", "could not be measured (RuntimeError: no kernel"),
+    ],
+)
+def test_with_a_gpu_the_decoder_is_measured(monkeypatch, measured, path, why):
+    """The faster of host and GPU is named with both rates; a GPU that fails is no fault of the machine's."""
+    from rxrx_fast import decode_choice, device
+
+    def measure(sites, image_size, *, batch, threads, **_):
+        if isinstance(measured, Exception):
+            raise measured
+        assert image_size == (512, 512) and [len(files) for files in sites] == [6]
+        return decode_choice.compare(*measured, threads, batch)
+
+    monkeypatch.delenv("RXRX_FAST_DECODE", raising=False)
+    monkeypatch.setattr(decode_choice, "measure", measure)
+    monkeypatch.setattr(device, "missing_for_cuda", list)
+    monkeypatch.setattr(device, "resolve", lambda _: 0)
+    decode = next(stage for stage in doctor._stages() if stage["stage"] == "decode")
+    assert decode["path"].startswith(path) and why in decode["why"]
+    monkeypatch.setenv("RXRX_FAST_DECODE", "host")
+    decode = next(stage for stage in doctor._stages() if stage["stage"] == "decode")
+    assert decode["path"].startswith("rxrx_kernels on the CPU") and decode["why"] == "RXRX_FAST_DECODE=host"
+
+
 def test_both_builds_of_dali_are_a_fault(monkeypatch):
     """The CUDA 12 and 13 builds overwrite each other: not ready, with the command that mends it."""
     both = {"nvidia-dali-cuda120": "2.4.0", "nvidia-dali-cuda130": "2.4.0"}

@@ -96,6 +96,16 @@ class FileStore:
             files.append(data)
         return files
 
+    def load(self, position: int) -> list[np.ndarray]:
+        """Encoded files of one site, as 1-D uint8 arrays, unchecked: for a decoder that checks them itself.
+
+        Raises
+        ------
+        SiteError
+            If a file is missing or can't be read.
+        """
+        return [self._bytes(position, path) for path in self.paths(position)]
+
     def in_memory(self, position: int) -> bool:
         """Whether a site's first file begins in the page cache; True if the system doesn't tell. Never raises."""
         if _NO_WAIT is None:

@@ -1,0 +1,261 @@
+"""Each GPU kernel alone: inflate against the number of streams, and the others against the card's own copy bandwidth.
+
+    python benchmarks/gpu_kernels.py --data /tmp/rxrx_gpu --out results
+    python benchmarks/gpu_kernels.py --smallest --out /tmp/out        # seconds; says that it runs, not how fast
+
+Times are of events around each launch, medians; inputs are rotated where they would stay in the cache. Every kernel's
+output is compared with the CPU's before it is timed.
+
+**Bytes** that are counted: inflate: what it writes. Adler-32: what it reads. Filters: filtered bytes read and pixels
+written. Fused kernel: pixels read and values written. Histogram: pixels read. Per cent are of the bandwidth of a 1 GiB
+copy on the same card, bytes read and written, in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import _gpu
+import numpy as np
+import torch
+from _shared import FAINT, INK, OURS, SERIES, dress, new_figure, write
+
+from rxrx_fast.bench import machine
+from rxrx_fast.buffers import Buffers
+from rxrx_fast.gpu_decode import GpuDecoder, pack
+
+STREAMS = (384, 768, 1536, 3072, 6144)
+
+
+class Batch:
+    """Streams in GPU memory: as many sites as asked for, made of a few by repeating them, each in its own memory."""
+
+    def __init__(self, files: list[list[np.ndarray]], sites: int, size: tuple[int, int], pool: ThreadPoolExecutor):
+        self.size, self.channels = size, len(files[0])
+        repeated = [files[i % len(files)] for i in range(sites)]
+        self.packed = pack(repeated, size, Buffers(1, pinned=True), pool)
+        if self.packed.streams.status.any():
+            raise SystemExit("a file of the generated data set is damaged")
+        self.count = len(self.packed.streams.starts)
+        self.data = torch.from_numpy(self.packed.buffer).cuda()
+        self.bytes_in = int(self.packed.streams.sizes.sum())
+        self.room = size[0] * (1 + size[1])
+
+
+def inflate_seconds(batch: Batch, kind: str) -> dict:
+    """GPU time of inflating a batch, after a check of every status and every Adler-32."""
+    from numba import cuda
+    from rxrx_kernels import cuda_inflate, cuda_png, nvcomp
+
+    streams, room, device = batch.packed.streams, batch.room, "cuda"
+    pitch = -(-room // 32) * 32
+    starts, sizes = (torch.from_numpy(part).to(device) for part in (streams.starts, streams.sizes))
+    adlers = torch.from_numpy(streams.adlers.view(np.int32)).to(device)
+    out = torch.empty((batch.count, pitch), dtype=torch.uint8, device=device)
+    decoded = torch.empty(batch.count, dtype=torch.int64, device=device)
+    status = torch.zeros(batch.count, dtype=torch.int32, device=device)
+    pointer = torch.cuda.current_stream().cuda_stream
+    queue = cuda.external_stream(pointer)
+    words, sums = (cuda.as_cuda_array(t).view(np.uint32) for t in (batch.data, adlers))
+    if kind == "nvcomp":
+        sources, targets = starts + batch.data.data_ptr(), torch.arange(batch.count, device=device) * pitch
+        targets, rooms = targets + out.data_ptr(), torch.full_like(starts, room)
+        temporary = nvcomp.temporary_bytes(batch.count, room, batch.count * room)
+        scratch = torch.empty(temporary, dtype=torch.uint8, device=device) if temporary else None
+
+    def work(_):
+        if kind == "nvcomp":
+            nvcomp.inflate_batch(sources, sizes, rooms, targets, decoded, status, scratch, pointer)
+        else:
+            cuda_inflate.inflate_batch(words, starts, sizes, room, out, decoded, status, queue)
+
+    out.random_()
+    work(0)
+    cuda_png.check_adler_batch(out, room, sums, status, queue)
+    if status.any() or (decoded != room).any():
+        raise SystemExit(f"{kind}: {int((status != 0).sum())} of {batch.count} streams came out wrong")
+    return _gpu.seconds(work, rounds=10, warm=2)
+
+
+def inflate_rows(files, size, counts, pool, clock) -> list[dict]:
+    """Inflate by number of streams."""
+    from rxrx_kernels import nvcomp
+
+    rows = []
+    for streams in counts:
+        if not clock.left(f"inflate of {streams} streams"):
+            break
+        batch = Batch(files, streams // len(files[0]), size, pool)
+        for kind in ("own", "nvcomp"):
+            if kind == "nvcomp" and not nvcomp.available():
+                clock.skip(f"nvCOMP, {streams} streams", "not installed")
+                continue
+            found = inflate_seconds(batch, kind)
+            rows.append({
+                "inflate": kind, "streams": batch.count, "seconds": found,
+                "bytes_in": batch.bytes_in, "bytes_out": batch.count * batch.room,
+                "gb_per_s": batch.count * batch.room / found["median"] / 1e9,
+                "sites_per_s": batch.count / batch.channels / found["median"],
+            })  # fmt: skip
+            print(f"inflate {kind:7} {batch.count:5} streams {found['median'] * 1e3:8.2f} ms "
+                  f"{rows[-1]['gb_per_s']:8.1f} GB/s {rows[-1]['sites_per_s']:9.0f} sites/s", flush=True)  # fmt: skip
+        del batch
+    return rows
+
+
+def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
+    """The kernels that are bound by memory, against the card's copy."""
+    from numba import cuda
+    from rxrx_kernels import cuda as kernels
+    from rxrx_kernels import cuda_png, moments
+    from rxrx_kernels.fused import fuse_site
+
+    batch = Batch(files, sites, size, pool)
+    stream = torch.cuda.Stream()
+    decoder = GpuDecoder(
+        0, stream.cuda_stream, size, batch.channels, Buffers(1, pinned=True), batch=sites, inflate="own"
+    )
+    stream.wait_stream(torch.cuda.current_stream())
+    launch = decoder.launch(batch.data, batch.packed)
+    if decoder.settle(launch):
+        raise SystemExit("the GPU refused whole streams")
+    stack = launch.stack
+    queue = cuda.external_stream(torch.cuda.current_stream().cuda_stream)
+    pixels = stack.numel()
+    sites, channels = stack.shape[:2]
+    rng = np.random.default_rng(0)
+    center, scale = (rng.uniform(1, 50, (sites, channels)).astype(np.float32) for _ in range(2))
+    tables = [torch.from_numpy(table).cuda() for table in (center, scale)]
+    rows = []
+
+    def row(name: str, moved: int, work) -> None:
+        if not clock.left(name):
+            return
+        found = _gpu.seconds(work)
+        rate = moved / found["median"]
+        rows.append({"kernel": name, "sites": sites, "bytes": moved, "seconds": found, "gb_per_s": rate / 1e9,
+                     "share_of_copy": rate / bandwidth})  # fmt: skip
+        print(f"{name:30} {found['median'] * 1e3:8.3f} ms {rate / 1e9:8.0f} GB/s {rate / bandwidth:6.1%} of the copy",
+              flush=True)  # fmt: skip
+
+    filtered = _filtered(stack)
+    again = torch.empty_like(stack)
+    status = torch.zeros(batch.count, dtype=torch.int32, device="cuda")
+    cuda_png.unfilter_batch(filtered, again, status, queue)
+    if not again.equal(stack) or status.any():
+        raise SystemExit("the filters were not undone")
+    row("filters undone (Paeth)", filtered.numel() + pixels,
+        lambda _: cuda_png.unfilter_batch(filtered, again, status, queue))  # fmt: skip
+    sums = cuda.as_cuda_array(torch.zeros(batch.count, dtype=torch.int32, device="cuda")).view(np.uint32)
+    fresh = torch.zeros_like(status)
+
+    def add_up(_):
+        fresh.zero_()
+        cuda_png.check_adler_batch(filtered, filtered.shape[1], sums, fresh, queue)
+
+    row("Adler-32", filtered.numel(), add_up)
+    counts = torch.zeros((sites, channels, 256), dtype=torch.int32, device="cuda")
+    kernels.histogram_batch(stack, counts, queue)
+    if not np.array_equal(counts[0].cpu().numpy(), moments.histogram(stack[0].cpu().numpy())):
+        raise SystemExit("the histogram is wrong")
+    row("histogram", pixels, lambda _: kernels.histogram_batch(stack, counts, queue))
+    for name, code in (("straight", 0), ("mirrored", 1), ("turned", 5)):
+        codes = torch.full((sites,), code, dtype=torch.uint8, device="cuda")
+        for kind in (torch.float16, torch.float32, torch.uint8):
+            out = torch.empty(stack.shape, dtype=kind, device="cuda")
+            target = cuda.as_cuda_array(out)
+            kernels.fuse_batch(stack, target, codes, *tables, queue)
+            wanted = np.empty(stack.shape[1:], out[0].cpu().numpy().dtype)
+            values = (None, None) if kind is torch.uint8 else (center[0], scale[0])
+            fuse_site(stack[0].cpu().numpy(), wanted, code, *values)
+            if not np.array_equal(out[0].cpu().numpy(), wanted):
+                raise SystemExit(f"the fused kernel is wrong: {name}, {kind}")
+            row(f"fused, {name}, {str(kind).removeprefix('torch.')}", pixels * (1 + out.element_size()),
+                lambda _, to=target, codes=codes: kernels.fuse_batch(stack, to, codes, *tables, queue))  # fmt: skip
+    return rows
+
+
+def _filtered(stack: torch.Tensor) -> torch.Tensor:
+    """The stack's rows filtered by Paeth, (B * C, H * (1 + W)) uint8: on the GPU, where all neighbours are known."""
+    planes = stack.reshape(-1, *stack.shape[2:])
+    out = torch.empty((len(planes), planes.shape[1], planes.shape[2] + 1), dtype=torch.uint8, device=stack.device)
+    out[:, :, 0] = 4
+    for part, target in zip(planes.split(64), out.split(64)):
+        raw = part.to(torch.int16)
+        left, up, corner = (torch.zeros_like(raw) for _ in range(3))
+        left[:, :, 1:], up[:, 1:], corner[:, 1:, 1:] = raw[:, :, :-1], raw[:, :-1], raw[:, :-1, :-1]
+        guess = left + up - corner
+        to_left, to_up, to_corner = (guess - left).abs(), (guess - up).abs(), (guess - corner).abs()
+        nearer = torch.where(to_up <= to_corner, up, corner)
+        paeth = torch.where((to_left <= to_up) & (to_left <= to_corner), left, nearer)
+        target[:, :, 1:] = (raw - paeth).to(torch.uint8)
+    return out.reshape(len(planes), -1)
+
+
+def draw_inflate(rows, where):
+    figure = new_figure(7.5, 4.2)
+    axes = figure.subplots()
+    for kind, color, name in (("own", OURS, "rxrx_kernels.cuda_inflate"), ("nvcomp", SERIES[1], "nvCOMP")):
+        points = [(row["streams"], row["gb_per_s"]) for row in rows if row["inflate"] == kind]
+        if points:
+            axes.plot(*zip(*points), "o-", color=color, label=name)
+            axes.annotate(f"{points[-1][1]:.0f}", points[-1], (6, 0), textcoords="offset points", color=INK)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted({row["streams"] for row in rows}), sorted({row["streams"] for row in rows}))
+    axes.set_ylim(0)
+    dress(axes, "Inflate on the GPU", where, xlabel="streams at once", ylabel="GB/s decoded")
+    axes.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+def draw_others(rows, bandwidth, where):
+    figure = new_figure(7.5, 1.2 + 0.34 * len(rows))
+    axes = figure.subplots()
+    shares = [row["share_of_copy"] * 100 for row in rows]
+    axes.barh(range(len(rows)), shares, color=OURS, height=0.6)
+    for i, row in enumerate(rows):
+        axes.annotate(f"{row['gb_per_s']:,.0f} GB/s", (shares[i], i), (5, 0), textcoords="offset points", va="center",
+                      color=FAINT, fontsize=8.5)  # fmt: skip
+    axes.set_yticks(range(len(rows)), [row["kernel"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(100, *shares) * 1.2)
+    dress(axes, "Kernels against the card's own copy", f"{where}; copy {bandwidth / 1e9:,.0f} GB/s",
+          xlabel="per cent of the copy's bytes a second")  # fmt: skip
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("/tmp/rxrx_gpu"), help="folder of the generated data")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and charts")
+    parser.add_argument("--limit", type=float, default=150, help="seconds after which what is left is skipped")
+    parser.add_argument("--smallest", action="store_true", help="seconds: only to see that it runs")
+    options = parser.parse_args(arguments)
+    if reason := _gpu.no_gpu():
+        print(f"gpu_kernels: {reason}")
+        return
+    size = 128 if options.smallest else 512
+    data = _gpu.Data(options.data, 6 if options.smallest else 48, size)
+    files = [[np.frombuffer(one, np.uint8) for one in site] for site in data.files(48)]
+    clock = _gpu.Clock(options.limit)
+    bandwidth = _gpu.copy_bandwidth()
+    print(f"copy on the card: {bandwidth / 1e9:,.0f} GB/s", flush=True)
+    with ThreadPoolExecutor(machine.usable_cores()) as pool:
+        inflating = inflate_rows(files, (size, size), (36, 72) if options.smallest else STREAMS, pool, clock)
+        others = other_rows(files, (size, size), 8 if options.smallest else 256, pool, bandwidth, clock)
+    result = _gpu.head("gpu_kernels", "cuda", {"size": size, "limit_s": options.limit})
+    result |= {"bytes_a_file": data.bytes_a_file, "copy_bytes_per_s": bandwidth,
+               "inflate": inflating, "kernels": others, "skipped": clock.skipped}  # fmt: skip
+    where = f"{result['card']['name']}, {size} x {size}"
+    figures = {}
+    if inflating:
+        figures["gpu_inflate"] = draw_inflate(inflating, where)
+    if others:
+        figures["gpu_kernels"] = draw_others(others, bandwidth, where)
+    write(result, figures, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Does the GPU wait? Training steps fed by each loader against the same steps on one batch that stays on the GPU.
+
+    python benchmarks/gpu_training.py --data /tmp/rxrx_gpu --out results
+    python benchmarks/gpu_training.py --smallest --device cpu --out /tmp/out     # without a GPU: says that it runs
+
+ResNet-50 and DenseNet-161 with a stem of six channels and 1,139 classes, in mixed precision (float16), channels last,
+SGD. A step is forward, loss, backward and update. ``waiting`` is the share of the wall time of fed steps that the same
+steps on a resident batch do not take: 1 - resident / fed. ``our kernels`` is the GPU time of this project's kernels and
+nvCOMP's a step, as torch's profiler counts it over a few more steps. A batch that does not fit is halved until it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import _gpu
+import torch
+from _resnet import ResNet50
+from _shared import FAINT, INK, OURS, SERIES, dress, new_figure, write
+
+from rxrx_fast.bench import machine
+
+CLASSES, CHANNELS = 1139, 6
+#: Models, their names here, image sizes, and sites a batch to begin with.
+SETTINGS = (
+    ("resnet50", 512, 128),
+    ("resnet50", 256, 256),
+    ("densenet161", 512, 48),
+    ("densenet161", 256, 128),
+)
+
+
+def build(name: str, clock: _gpu.Clock):
+    """(model, where it is from), or None where a package is missing."""
+    try:
+        import torchvision.models as models
+    except (ImportError, RuntimeError) as error:
+        if name != "resnet50":
+            clock.skip(name, f"torchvision can't be imported ({error})")
+            return None
+        return ResNet50(CHANNELS, CLASSES), "this benchmark's own"
+    model = getattr(models, name)(num_classes=CLASSES)
+    if name == "resnet50":
+        model.conv1 = torch.nn.Conv2d(CHANNELS, 64, 7, 2, 3, bias=False)
+    else:
+        model.features.conv0 = torch.nn.Conv2d(CHANNELS, 96, 7, 2, 3, bias=False)
+    return model, "torchvision"
+
+
+class Trainer:
+    """A model and its training step."""
+
+    def __init__(self, model, device: str):
+        self._device = device
+        self._model = model.to(device, memory_format=torch.channels_last).train()
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=1e-3, momentum=0.9)
+        self._scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
+        self._loss = torch.nn.CrossEntropyLoss()
+
+    def step(self, images: torch.Tensor) -> None:
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = torch.zeros(len(images), dtype=torch.int64, device=self._device)
+        self._optimizer.zero_grad(set_to_none=True)
+        # On a CPU half precision is no faster, and not everywhere complete.
+        with torch.autocast(self._device, torch.float16 if self._device == "cuda" else torch.bfloat16):
+            loss = self._loss(self._model(images), labels)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def wait(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+
+def step_seconds(trainer: Trainer, batches, warm: int) -> tuple[float, int]:
+    """Wall seconds a step, after so many steps that warm up, and the steps that were timed."""
+    steps, start = 0, 0.0
+    for number, images in enumerate(batches):
+        if number == warm:
+            trainer.wait()
+            start = time.perf_counter()
+        trainer.step(images)
+        steps = number + 1 - warm
+    trainer.wait()
+    return (time.perf_counter() - start) / steps, steps
+
+
+def fitting(trainer: Trainer, batch: int, size: int, device: str) -> torch.Tensor:
+    """A resident batch, halved until a step fits."""
+    while True:
+        try:
+            images = torch.randn(batch, CHANNELS, size, size, device=device).half()
+            images = images if device == "cuda" else images.float()
+            for _ in range(2):
+                trainer.step(images)
+            trainer.wait()
+            # The loader's own batches and the decoder's memory must fit beside it.
+            if device == "cpu" or torch.cuda.max_memory_allocated() < 0.8 * torch.cuda.mem_get_info()[1]:
+                return images
+        except torch.OutOfMemoryError:
+            pass
+        images = None
+        trainer._optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        batch //= 2
+        if batch < 2:
+            raise SystemExit(f"not even two images of {size} x {size} fit on this GPU")
+
+
+def kernel_seconds(trainer: Trainer, batches, steps: int) -> float | None:
+    """GPU seconds a step of this project's kernels and nvCOMP's; None without a GPU's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    if not torch.cuda.is_available():
+        return None
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for images in batches:
+            trainer.step(images)
+        trainer.wait()
+    ours = [event for event in found.key_averages() if any(s in event.key for s in ("rxrx_kernels", "nvcomp"))]
+    return sum(event.self_device_time_total for event in ours) / 1e6 / steps
+
+
+def measure(setting, data, threads: int, options, clock) -> dict | None:
+    name, size, batch = setting
+    made = build(name, clock)
+    if made is None:
+        return None
+    trainer, source = Trainer(made[0], options.device), made[1]
+    resident = fitting(trainer, batch, size, options.device)
+    batch = len(resident)
+    alone, _ = step_seconds(trainer, (resident for _ in range(options.steps + 3)), 3)
+    row = {"model": name, "source": source, "size": size, "batch": batch, "resident_step_s": alone, "feeds": []}
+    print(f"{name} {size} x {size}, batches of {batch}: {alone * 1e3:.1f} ms a step on a resident batch", flush=True)
+    del resident
+    for feed in _gpu.feeds(data, batch, threads, options.device, clock):
+        try:
+            convert = (lambda images: images) if options.device == "cuda" else torch.Tensor.float
+            fed, steps = step_seconds(trainer, map(convert, feed.batches(options.steps + 3)), 3)
+            ours = feed.name.startswith("rxrx_fast")
+            kernels = kernel_seconds(trainer, map(convert, feed.batches(5)), 5) if ours else None
+        finally:
+            feed.close()
+        waiting = 1 - alone / fed
+        row["feeds"].append({"name": feed.name, "step_s": fed, "steps": steps, "sites_per_s": batch / fed,
+                             "waiting": waiting, "our_kernels_s": kernels})  # fmt: skip
+        told = "" if kernels is None else f", our kernels {kernels * 1e3:.2f} ms"
+        print(f"    {feed.name:42} {fed * 1e3:8.1f} ms a step, waiting {waiting:6.1%}{told}", flush=True)
+    return row
+
+
+def draw(rows, where):
+    figure = new_figure(8, 1.2 + sum(0.5 + 0.36 * len(row["feeds"]) for row in rows))
+    heights = [1 + len(row["feeds"]) for row in rows]
+    panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, row in zip(panels, rows):
+        names = [feed["name"] for feed in row["feeds"]]
+        steps = [feed["step_s"] * 1e3 for feed in row["feeds"]]
+        colors = [OURS if name.startswith("rxrx_fast") else SERIES[1] for name in names]
+        axes.barh(range(len(names)), steps, color=colors, height=0.6)
+        for i, feed in enumerate(row["feeds"]):
+            axes.annotate(f"waiting {max(feed['waiting'], 0):.0%}", (steps[i], i), (5, 0),
+                          textcoords="offset points", va="center", color=FAINT, fontsize=8.5)  # fmt: skip
+        axes.axvline(row["resident_step_s"] * 1e3, color=INK, lw=1, ls="--")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlim(0, max(steps, default=1) * 1.25)
+        dress(axes, f"{row['model']}, {row['size']} x {row['size']}, batches of {row['batch']}",
+              where if axes is panels[0] else "", xlabel="ms a step; dashed: on a resident batch")  # fmt: skip
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("/tmp/rxrx_gpu"), help="folder of the generated data")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and charts")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu only to see that it runs")
+    parser.add_argument("--limit", type=float, default=260, help="seconds after which what is left is skipped")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each model and loader")
+    parser.add_argument("--smallest", action="store_true", help="seconds: only to see that it runs")
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and (reason := _gpu.no_gpu()):
+        print(f"gpu_training: {reason}")
+        return
+    settings, threads, sites = SETTINGS, machine.usable_cores(), 48
+    if options.smallest:
+        settings, threads, sites, options.steps = (("resnet50", 64, 2),), 2, 6, 1
+    clock = _gpu.Clock(options.limit)
+    torch.backends.cudnn.benchmark = True
+    data, rows = {}, []
+    for setting in settings:
+        if clock.left(f"{setting[0]} at {setting[1]}"):
+            size = setting[1]
+            data.setdefault(size, None)
+            data[size] = data[size] or _gpu.Data(options.data, sites, size)
+            row = measure(setting, data[size], threads, options, clock)
+            rows += [row] if row else []
+            if options.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+    parameters = {"steps": options.steps, "threads": threads, "precision": "float16 autocast", "classes": CLASSES}
+    result = _gpu.head("gpu_training", options.device, parameters) | {"rows": rows, "skipped": clock.skipped}
+    name = result["card"]["name"] if result["card"] else result["machine"]["cpu"]
+    write(result, {"gpu_training": draw(rows, f"{name}, {threads} threads")} if rows else {}, options.out)
+
+
+if __name__ == "__main__":
+    main()
