@@ -15,10 +15,9 @@ __all__ = ["Tables", "stack_augmentations"]
 
 #: Columns of ``Tables.plan``.
 PLAN = ("FILTER", "BORDER", "SEPARABLE", "SWAPPED", "DOWN", "COLUMN_TAPS", "ROW_TAPS", "BITS", "SHIFT", "FLAT", "NOISE")
-PLAN += ("TABLE", "NODES")
-FILTER, BORDER, SEPARABLE, SWAPPED, DOWN, COLUMN_TAPS, ROW_TAPS, BITS, SHIFT, FLAT, NOISE, TABLE, NODES = range(
-    len(PLAN)
-)
+PLAN += ("TABLE", "NODES", "FLAT_ROWS", "FLAT_COLUMNS")
+FILTER, BORDER, SEPARABLE, SWAPPED, DOWN, COLUMN_TAPS, ROW_TAPS, BITS, SHIFT, FLAT, NOISE = range(11)
+TABLE, NODES, FLAT_ROWS, FLAT_COLUMNS = range(11, len(PLAN))
 _SHARP = np.array([256], np.int32)
 _DTYPES = {
     "plan": (np.int32, 2),
@@ -183,9 +182,8 @@ def stack_augmentations(
             if len(getattr(a, name)):
                 getattr(t, name)[b] = getattr(a, name)
         if len(a.flat):
-            # Smaller fields are continued by their last nodes, which is what lies beyond them.
-            grow = [(0, 0), *((0, n - m) for n, m in zip(t.flat.shape[2:], a.flat.shape[1:]))]
-            t.flat[b] = np.pad(a.flat, grow, mode="edge")
+            plan[[FLAT_ROWS, FLAT_COLUMNS]] = a.flat.shape[1:]
+            t.flat[b, :, : a.flat.shape[1], : a.flat.shape[2]] = a.flat
         if a.bend.size:
             count = a.bend.shape[2]
             t.bend[b, :, :count, :count] = a.bend

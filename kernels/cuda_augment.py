@@ -135,8 +135,8 @@ def _finished(value, b, k, y, x, number, raw, t):
     plan, inside = t.plan[b], value >= 0
     if inside and plan[at.FLAT]:
         c, r = _place(t.matrix[b], np.int64(x), np.int64(y), 0, 0, 0, warp.BILINEAR)
-        i, u = _node(c, t.flat.shape[3], plan[at.SHIFT])
-        j, v = _node(r, t.flat.shape[2], plan[at.SHIFT])
+        i, u = _node(c, plan[at.FLAT_COLUMNS], plan[at.SHIFT])
+        j, v = _node(r, plan[at.FLAT_ROWS], plan[at.SHIFT])
         upper = _shaded(t.flat[b, k, j, i], t.flat[b, k, j, i + 1], u)
         lower = _shaded(t.flat[b, k, j + 1, i], t.flat[b, k, j + 1, i + 1], u)
         value = _times(value, _shaded(upper, lower, v))
