@@ -17,6 +17,10 @@ module            what it holds
 ``lanes``         vectors of 128 bytes as a Numba type
 ``fused``         turn, flip, normalise and cast in one pass over the pixels
 ``fused_lines``   the same for contiguous planes, sixteen pixels a step
+``augment``       every augmentation of a site in one pass; ``augment_lines`` is its compiled loop
+``warp``          where pixels come from; ``warp_lines`` resamples whole rows
+``tone``          illumination, noise and tables, a pixel; ``noise`` and ``blur`` beside it
+``augment_tables``, ``cuda_augment``   the same for a batch on the GPU
 ``moments``       256-bin histograms a channel, and the statistics that follow from them
 ``cuda``          the CUDA launchers of ``fused`` and ``moments``; needs ``numba-cuda``
 ``cuda_inflate``  deflate streams on a GPU, safe with any input

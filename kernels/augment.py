@@ -14,7 +14,7 @@ import numpy as np
 from rxrx_kernels import tone, warp, warp_lines
 from rxrx_kernels.augment_lines import KINDS, augment_lines
 
-__all__ = ["Augmentation", "augment_site", "plain"]
+__all__ = ["Augmentation", "augment_site", "check", "plain"]
 
 
 class Augmentation(NamedTuple):
@@ -118,7 +118,7 @@ def augment_site(stack, out, augmentation: Augmentation, vectors: bool = warp_li
         raise ValueError(f"out must be float32, float16, uint16 (bits of bfloat16) or uint8, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable")
-    _check(a, stack.shape, out.shape)
+    check(a, stack.shape, out.shape)
     # Numba compiles once more for arrays that are read-only, as those of other libraries may be.
     a = a._replace(shift=int(a.shift), **{n: x.copy() for n, x in a._asdict().items() if _is_constant(x)})
     height, width = out.shape[1:]
@@ -164,7 +164,7 @@ def _is_constant(value) -> bool:
     return isinstance(value, np.ndarray) and not value.flags.writeable
 
 
-def _check(a: Augmentation, source: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def check(a: Augmentation, source: tuple[int, ...], shape: tuple[int, ...]) -> None:
     """Refuse what compiled code would read or write out of bounds for."""
     channels, height, width = shape
     sources, rows, columns = source

@@ -224,7 +224,7 @@ def make_sample(reach):
         upper, lower = reach(r, rows, border), reach(r + 1, rows, border)
         top = np.int64(plane[upper, left]) * (256 - wx) + np.int64(plane[upper, right]) * wx
         low = np.int64(plane[lower, left]) * (256 - wx) + np.int64(plane[lower, right]) * wx
-        return top * (256 - wy) + low * wy
+        return np.int32(top * (256 - wy) + low * wy)
 
     return sample
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from rxrx_kernels import inflate, mix, moments, png
 from rxrx_kernels.augment import augment_site, plain
+from rxrx_kernels.augment_tables import stack_augmentations
 from rxrx_kernels.fused import fuse_site
 
 from rxrx_fast import topology
@@ -165,6 +166,24 @@ class CpuDevice:
         """Nothing is in flight."""
 
 
+def _mix_on_gpu(a: torch.Tensor, b: torch.Tensor, how) -> None:
+    """As :func:`mix_pair`, for two samples on a GPU; what is queued keeps the order."""
+    if how.share == 1:
+        return
+    if how.cut:
+        y0, y1, x0, x1 = mix.rectangle(how.share, how.place, tuple(a.shape[1:]))
+        first, second = a[:, y0:y1, x0:x1], b[:, y0:y1, x0:x1]
+        kept = first.clone()
+        first.copy_(second)
+        second.copy_(kept)
+    else:
+        share, rest = (float(np.float32(part)) for part in (how.share, 1 - how.share))
+        p, q = a.float(), b.float()
+        # Products and sums by themselves, as the CPU rounds them.
+        a.copy_((p * share) + (q * rest))
+        b.copy_((q * share) + (p * rest))
+
+
 # Batches whose kernels may be queued and not done; more would only hold memory.
 _IN_FLIGHT = 3
 
@@ -179,43 +198,42 @@ class CudaDevice:
     def __init__(self, index: int, channels_last: bool = False):
         from numba import cuda
         from rxrx_kernels import cuda as kernels
+        from rxrx_kernels import cuda_augment
 
         self.id = index
-        self._cuda, self._kernels = cuda, kernels
+        self._cuda, self._kernels, self._augmenting = cuda, kernels, cuda_augment
         self._channels_last = channels_last
         self._device = torch.device("cuda", index)
         self._stream = torch.cuda.Stream(self._device)
         self.stream_pointer = self._stream.cuda_stream
         self._busy: deque = deque()
 
-    def finish(self, decoded: Decoded, views, dtype: str):
+    def finish(self, decoded: Decoded, views, dtype: str, mixed=()):
         """As :meth:`CpuDevice.finish`, with a torch stack; returns at once, the work is queued."""
         with explained(self.id, len(decoded.positions), "finishing"):
-            return self._finish(decoded, views, dtype)
+            return self._finish(decoded, views, dtype, mixed)
 
-    def _finish(self, decoded: Decoded, views, dtype: str):
-        kind, torch_kind = DTYPES[dtype]
+    def _finish(self, decoded: Decoded, views, dtype: str, mixed):
         stack = decoded.stack
         # Numba takes up the thread's current context, and makes GPU 0's where there is none: so it is told which one.
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream), self._cuda.gpus[self.id]:
             stream = self._cuda.external_stream(self.stream_pointer)
             counts = None
-            if kind is not np.uint8 and any(view.per_site for view in views):
+            if dtype != "uint8" and any(view.per_site for view in views):
                 counted = torch.zeros((*stack.shape[:2], moments.BINS), dtype=torch.int32, device=self._device)
                 self._kernels.histogram_batch(stack, counted, stream)
                 counts = counted.cpu().numpy().astype(np.int64)
             outputs = []
             for view in views:
                 out = torch.empty(
-                    stack.shape,
-                    dtype=torch_kind,
+                    (*stack.shape[:2], *view.out_shape),
+                    dtype=DTYPES[dtype][1],
                     device=self._device,
                     memory_format=torch.channels_last if self._channels_last else torch.contiguous_format,
                 )
-                rows = view.resolve(counts) if kind is not np.uint8 else (np.zeros((1, 1), np.float32),) * 2
-                tables = [torch.from_numpy(table).to(self._device, non_blocking=True) for table in (view.codes, *rows)]
-                # As Numba's array, whose dtype is NumPy's: the launcher tells raw pixels by it.
-                self._kernels.fuse_batch(stack, self._cuda.as_cuda_array(out), *tables, stream)
+                self._make(stack, out, view.plan(counts, dtype, together=True), stream)
+                for i, how in enumerate(mixed):
+                    _mix_on_gpu(out[2 * i], out[2 * i + 1], how)
                 outputs.append(out)
             ready = torch.cuda.Event()
             ready.record(self._stream)
@@ -225,6 +243,28 @@ class CudaDevice:
             event, _ = self._busy.popleft()
             event.synchronize()
         return tuple(outputs), ready
+
+    def _make(self, stack, out, plan, stream) -> None:
+        """Queue the kernel that writes one view."""
+        # As Numba's array, whose dtype is NumPy's: the launchers tell kinds of output by it. It has no bfloat16.
+        array = self._cuda.as_cuda_array(out.view(torch.uint16) if out.dtype == torch.bfloat16 else out)
+        if len(plan.codes) == 0 or plan.codes[0] >= 0:
+            tables = (plan.codes.astype(np.uint8), plan.center, plan.scale)
+            self._kernels.fuse_batch(stack, array, *map(self._sent, tables), stream)
+            return
+        tables = stack_augmentations(plan.augmentations, tuple(stack.shape[1:]), tuple(out.shape[2:]))
+        block, layout = tables.packed()
+        block = self._sent(block)
+        parts = {}
+        for name, offset, shape, kind in layout:
+            size = int(np.prod(shape)) * kind.itemsize
+            parts[name] = self._cuda.as_cuda_array(block[offset : offset + size]).view(kind).reshape(shape)
+        self._augmenting.augment_batch(stack, array, type(tables)(**parts), stream)
+        # The allocator may give the block's memory away as soon as it is dropped, but only to work that is queued
+        # behind the kernel on this stream.
+
+    def _sent(self, table: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(table)).to(self._device, non_blocking=True)
 
     def hand_over(self, tensors, ready) -> None:
         """Make the consumer's current stream wait for the batch."""

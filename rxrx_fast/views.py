@@ -80,7 +80,7 @@ class View(NamedTuple):
         center, scale = self.normalize.statistics(counts) if self.per_site else (self.center, self.scale)
         return center * self.draws.mean_factor, scale * self.draws.std_factor
 
-    def plan(self, counts: np.ndarray | None, dtype: str = "float32") -> Plan:
+    def plan(self, counts: np.ndarray | None, dtype: str = "float32", *, together: bool = False) -> Plan:
         """What the kernels do to each sample.
 
         Parameters
@@ -89,6 +89,8 @@ class View(NamedTuple):
             The sites' histograms, if :attr:`per_site`.
         dtype : str
             Of the output; with "uint8" grey values are delivered and nothing is normalised.
+        together : bool
+            All samples go the same way, as one launch on a GPU needs it: all have codes, or none has.
         """
         raw = dtype == "uint8"
         draws, policy = self.draws, self.policy
@@ -127,6 +129,8 @@ class View(NamedTuple):
                 busy = busy | (amount.reshape(count, -1) != 0).any(1)
         # The simplest kernel does not know every type.
         codes[busy | (dtype == "bfloat16")] = -1
+        if together and (codes < 0).any():
+            codes[:] = -1
         return Plan(codes, center, factor, self._augmentations(codes, center, factor, black, table, fixed, boxes))
 
     def _augmentations(self, codes, center, factor, black, table, fixed, boxes) -> list:
