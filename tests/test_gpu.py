@@ -53,12 +53,35 @@ def assert_same(found, wanted):
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("normalize", ["plate", "site"])
 def test_batches_are_the_cpus(rxrx_root, stats, decoding, dtype, normalize, channels_last):
     """Every type and memory format, both normalisations, augmented: bit-equal to the CPU's batches."""
     dataset = rx.Dataset(rxrx_root, stats=stats, normalize=normalize, augment=POLICY, dtype=dtype)
     assert_same(epoch(dataset, "cuda", channels_last=channels_last), epoch(dataset, "cpu", channels_last=channels_last))
+
+
+@pytest.mark.parametrize("name", ["none", "wilds", "deepnoise-easy", "deepnoise-hard", "rcic-first-place"])
+@pytest.mark.parametrize("size", [None, 48])
+def test_presets_are_the_cpus(rxrx_root, stats, name, size):
+    """Every policy of the field, at the stored size and another, with mixing: bit-equal, soft labels too."""
+    dataset = rx.Dataset(rxrx_root, stats=stats, augment=name, size=size)
+    assert_same(epoch(dataset, "cuda"), epoch(dataset, "cpu"))
+
+
+@pytest.mark.parametrize(
+    "normalize",
+    [
+        rx.Normalize("plate", method="quantile"),
+        rx.Normalize("plate", illumination=True),
+        rx.Normalize("experiment", clip=(1, 99)),
+    ],
+    ids=["quantile", "illumination", "clip"],
+)
+def test_tables_and_light_are_the_cpus(rxrx_root, stats, normalize):
+    """Quantile matching, clipping and illumination go through the same kernel, with the same bits."""
+    dataset = rx.Dataset(rxrx_root, stats=stats, normalize=normalize, augment=POLICY)
+    assert_same(epoch(dataset, "cuda"), epoch(dataset, "cpu"))
 
 
 def test_float16_is_the_rounded_float32(rxrx_root, stats):
