@@ -11,7 +11,7 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
-from rxrx_kernels import fused_lines, tone, warp, warp_lines
+from rxrx_kernels import fused_lines, tone, warp, warp_gather, warp_lines
 from rxrx_kernels.blur import blur_plane
 from rxrx_kernels.noise import NORMAL, scramble
 
@@ -45,6 +45,20 @@ _node = _inline(tone.node)
 _shaded, _noisy, _toned = (_inline(make(_fma)) for make in (tone.make_shaded, tone.make_noisy, tone.make_toned))
 _scramble = _inline(scramble)
 _u = np.uint64
+
+
+@njit(inline="always")
+def _no_blend16(plane, pitch, columns, rows, total):
+    """In place of instructions that this processor does not have."""
+
+
+@njit(inline="always")
+def _no_toned16(line, table):
+    """In place of instructions that this processor does not have."""
+
+
+_blend16 = warp_gather.blend16 if warp_gather.VECTORS else _no_blend16
+_toned16 = warp_gather.toned16 if warp_gather.VECTORS else _no_toned16
 
 # Lines carry this many spare pixels at either end, which a register may read and which nothing depends on. They also
 # keep the lines of a transposed plane, whose length is a power of 2, from falling on the same few cache sets.
@@ -95,13 +109,38 @@ def _lit(y, m, shape, shift, nodes, parts):
 
 
 @njit(nogil=True, cache=True)
-def _shade(line, flat, k, nodes, parts):
-    """Multiply a row of grey values by the illumination's factors."""
-    for x in range(nodes.shape[1]):
-        i, j = nodes[0, x], nodes[1, x]
-        upper = _shaded(flat[k, j, i], flat[k, j, i + 1], parts[0, x])
-        lower = _shaded(flat[k, j + 1, i], flat[k, j + 1, i + 1], parts[0, x])
-        line[x] *= _shaded(upper, lower, parts[1, x])
+def _shade(line, flat, k, nodes, parts, separable, turned, near, known):
+    """Multiply a row of grey values by the illumination's factors: between columns first, then between rows.
+
+    Where rows and columns keep apart, what neighbouring pixels share is made once: ``near`` (C, 2, N) float32 are the
+    factors on the two rows of nodes about an output row, which serve all rows until the next node, ``known`` (C,);
+    for a turned map, whose output row stays in a column of the source, those at all nodes of that column.
+    """
+    width = nodes.shape[1]
+    if turned:
+        i, part = nodes[0, 0], parts[0, 0]
+        for j in range(flat.shape[1]):
+            near[k, 0, j] = _shaded(flat[k, j, i], flat[k, j, i + 1], part)
+        for x in range(width):
+            j = nodes[1, x]
+            line[x] *= _shaded(near[k, 0, j], near[k, 0, j + 1], parts[1, x])
+    elif separable:
+        j = nodes[1, 0]
+        if known[k] != j:
+            known[k] = j
+            for x in range(width):
+                i = nodes[0, x]
+                near[k, 0, x] = _shaded(flat[k, j, i], flat[k, j, i + 1], parts[0, x])
+                near[k, 1, x] = _shaded(flat[k, j + 1, i], flat[k, j + 1, i + 1], parts[0, x])
+        part = parts[1, 0]
+        for x in range(width):
+            line[x] *= _shaded(near[k, 0, x], near[k, 1, x], part)
+    else:
+        for x in range(width):
+            i, j = nodes[0, x], nodes[1, x]
+            upper = _shaded(flat[k, j, i], flat[k, j, i + 1], parts[0, x])
+            lower = _shaded(flat[k, j + 1, i], flat[k, j + 1, i + 1], parts[0, x])
+            line[x] *= _shaded(upper, lower, parts[1, x])
 
 
 @njit(nogil=True, cache=True)
@@ -123,9 +162,15 @@ def _erase(line, x0, x1, start, erase, key):
 
 
 @njit(nogil=True, cache=True)
-def _tone(line, width, table, k):
-    for x in range(width):
-        line[x] = _toned(line[x], table, k)
+def _tone(line, table, k, vectors):
+    """Grey values through a table; ``line`` is a multiple of 16 long."""
+    if vectors:
+        start, entries = _u(line.ctypes.data), _u(table.ctypes.data) + _u(k * table.strides[0])
+        for g in range(_u(line.size // warp_lines.GROUP)):
+            _toned16(start + _u(64) * g, entries)
+    else:
+        for x in range(line.size):
+            line[x] = _toned(line[x], table, k)
 
 
 @njit(nogil=True, cache=True)
@@ -178,15 +223,20 @@ def _places(y, m, bits, kind, shape, bend, x_first, x_basis, y_first, y_basis, c
 
 
 @njit(nogil=True, cache=True)
-def _sampled(plane, c, r, inside, border, total, line):
-    """Grey values, float32, of an output row: the mean of its samples."""
+def _sampled(plane, c, r, inside, lost, border, total, line, vectors):
+    """Grey values, float32, of an output row: the mean of its samples; any, where a constant takes their place."""
     count, width = c.shape
     pitch, origin = np.int64(plane.shape[1]), _u(plane.ctypes.data)
     total[:] = 0
+    sums = _u(total.ctypes.data)
     for i in range(count):
+        columns, rows = _u(c.ctypes.data + i * c.strides[0]), _u(r.ctypes.data + i * r.strides[0])
         for g in range(inside.shape[1]):
             x0 = g * warp_lines.GROUP
-            if inside[i, g]:
+            if inside[i, g] and vectors:
+                at = _u(4 * x0)
+                _blend16(origin, _u(pitch), columns + at, rows + at, sums + at)
+            elif inside[i, g]:
                 for j in range(warp_lines.GROUP):
                     x = x0 + j
                     wx, wy = c[i, x] & np.int32(255), r[i, x] & np.int32(255)
@@ -197,6 +247,8 @@ def _sampled(plane, c, r, inside, border, total, line):
                     total[x] += np.int32(mixed_top * (256 - wy) + mixed_low * wy)
             else:
                 for x in range(x0, min(x0 + warp_lines.GROUP, width)):
+                    if border == warp.CONSTANT and lost[x]:
+                        continue
                     total[x] += np.int32(_sample(plane, np.int64(c[i, x]), np.int64(r[i, x]), border))
     # Up to 16 values of 24 bits are summed exactly, and rounded once.
     part = np.float32(2.0**-16 / count)
@@ -343,6 +395,7 @@ def augment_lines(
     line_pitch = _u(columns + _SPARE if turned else columns)
     lit = width if flat.shape[0] else 0
     nodes, parts = np.empty((2, lit), np.int32), np.empty((2, lit), np.float32)
+    near, known = np.empty((channels, 2, max(lit, flat.shape[1])), np.float32), np.full(channels, -1)
     bits = _samples(m, filtering)
     count = 0 if separable else 1 << (2 * bits)
     c, r = np.empty((count, width), np.int32), np.empty((count, width), np.int32)
@@ -393,9 +446,9 @@ def augment_lines(
                             warp_lines.plain_row(mixed, x_first, x_weights, values)
                     else:
                         source = carray(_bytes(plane), shape)
-                        _sampled(source, c, r, inside, border, total, values)
+                        _sampled(source, c, r, inside, lost, border, total, values, vectors)
                     if flat.shape[0]:
-                        _shade(values, flat, k, nodes, parts)
+                        _shade(values, flat, k, nodes, parts, separable, turned, near, known)
                     if noise.shape[0]:
                         _add_noise(values, width, start, noise, k, key)
                     if border == warp.CONSTANT:
@@ -407,7 +460,7 @@ def augment_lines(
                             for x in range(width):
                                 values[x] = fill[k] if lost[x] else values[x]
                     if not raw and table.shape[0]:
-                        _tone(values, width, table, k)
+                        _tone(values, table, k, vectors)
                         m_k, s_k = np.float32(0), np.float32(1)
                     if box[0] <= y < box[1] and erase[0] == 0 and erase[1] == 0 and not raw:
                         # What the normalisation makes zero of.

@@ -44,7 +44,8 @@ class DataLoader:
     """Streams batches ``(images, labels, meta)`` of a :class:`Dataset`; takes the place of torch's DataLoader.
 
     ``images`` is a (B, C, H, W) tensor, or a tuple of them where the data set has several views; ``labels`` is (B,)
-    int64; ``meta`` a dict of (B,) int64 tensors. Images are on ``device``, the rest on the CPU.
+    int64, or (B, K) float32 shares of the K labels where the policy mixes samples; ``meta`` a dict of (B,) int64
+    tensors. Images are on ``device``, the rest on the CPU.
 
     Parameters
     ----------
