@@ -193,6 +193,12 @@ class Dataset(torch.utils.data.Dataset):
         ]
 
     @property
+    def only_turns(self) -> bool:
+        """Whether the simplest kernel makes all samples, and the others need not be compiled."""
+        plain = self.size == self.image_size and not self.normalize.maps and not self.normalize.illumination
+        return plain and self.dtype != "bfloat16" and all(policy.only_turns for policy in self.policies)
+
+    @property
     def mixes(self) -> bool:
         """Whether samples are mixed with their neighbours in a batch, and labels are soft."""
         return self.dtype != "uint8" and self.policies[0].mixes

@@ -6,10 +6,12 @@ tensor a view out, each output pixel written once.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Timer
 
 import numpy as np
 import torch
@@ -67,6 +69,10 @@ def mix_pair(a: np.ndarray, b: np.ndarray, how) -> None:
         p.copy_(first)
 
 
+# Longer than loading compiled kernels takes, and shorter than compiling them.
+_SILENCE_S = 3.0
+
+
 class CpuDevice:
     """Finishes batches in a thread pool, one task a site; compiled kernels release the GIL.
 
@@ -91,18 +97,26 @@ class CpuDevice:
     def warm_up(dtype: str, channels_last: bool, augmented: bool = True) -> None:
         """Compile the kernels, or load them from the cache, so that the first batch does not wait for it.
 
-        That takes seconds once after an installation, and some tenths of a second in every process.
+        That takes up to a minute once after an installation, which is said, and some tenths of a second in every
+        process. Without ``augmented``, the kernel of the augmentations is left out.
         """
-        stack, row = np.zeros((2, 16, 16), np.uint8), np.ones(2, np.float32)
-        out = Buffers(1).take((16, 16, 2), DTYPES[dtype][0])
-        out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 16, 16)
-        if out.dtype != np.uint16:
-            fuse_site(stack, out, 0, row, row)
-        if augmented:
-            augment_site(stack, out, plain(2, row, row))
-        moments.histogram(stack)
-        if inflate.available():
-            png.decode_files([b"", b""], stack)
+        logger = logging.getLogger("rxrx_fast")
+        told = Timer(_SILENCE_S, logger.warning, ["compiling the kernels for this machine: up to a minute, once"])
+        told.daemon = True
+        told.start()
+        try:
+            stack, row = np.zeros((2, 16, 16), np.uint8), np.ones(2, np.float32)
+            out = Buffers(1).take((16, 16, 2), DTYPES[dtype][0])
+            out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 16, 16)
+            if out.dtype != np.uint16:
+                fuse_site(stack, out, 0, row, row)
+            if augmented:
+                augment_site(stack, out, plain(2, row, row))
+            moments.histogram(stack)
+            if inflate.available():
+                png.decode_files([b"", b""], stack)
+        finally:
+            told.cancel()
 
     def finish(self, decoded: Decoded, views, dtype: str, mixed=()):
         """Make the output tensors of a batch.

@@ -168,7 +168,7 @@ class DataLoader:
         self.device = torch.device("cpu") if self._device_index is None else torch.device("cuda", self._device_index)
         self._channels_last = bool(channels_last)
         if self._device_index is None:
-            CpuDevice.warm_up(dataset.dtype, self._channels_last)
+            CpuDevice.warm_up(dataset.dtype, self._channels_last, not dataset.only_turns)
         self._told_ranks = rank is not None or world_size is not None
         self.rank, self.world_size = _ranks(rank, world_size)
         self.num_threads = _threads(num_threads or num_workers or None)

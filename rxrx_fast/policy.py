@@ -250,6 +250,12 @@ class Policy:
         return self.transpose > 0 or self.rot90 > 0
 
     @property
+    def only_turns(self) -> bool:
+        """Whether pixels are only turned, flipped and scaled, which the simplest kernel does."""
+        kept = ("hflip", "vflip", "transpose", "rot90", "stats_jitter", "gain", "offset", "cutmix", "mixup", "mix")
+        return self == Policy(**{name: getattr(self, name) for name in kept})
+
+    @property
     def mixes(self) -> bool:
         """Whether samples of a batch are mixed."""
         return self.mix > 0 and (self.cutmix > 0 or self.mixup > 0)
