@@ -4,6 +4,7 @@
 #   make test      install, then run the tests
 #   make bench     install, then benchmark the kernels
 #   make throughput, make reading   where the time of a batch goes, and what reading files costs
+#   make augmenting   the race of augmentations against albumentations, torchvision and Kornia
 #   make install   install into .venv
 #
 # EXTRA picks the build for this machine: cpu, cuda12 or cuda13. By default the GPU driver decides.
@@ -18,7 +19,7 @@ EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda1
 TESTED := $(EXTRA),test,bench$(if $(filter cpu,$(EXTRA)),$(comma)ptx)
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: install demo test bench throughput reading clean
+.PHONY: install demo test bench throughput reading augmenting clean
 
 install: $(VENV)/.installed-$(EXTRA)
 demo: install
@@ -33,6 +34,9 @@ bench: $(VENV)/.tested-$(EXTRA)
 throughput reading: $(VENV)/.tested-$(EXTRA)
 	$(VENV)/bin/python benchmarks/$@.py $(ARGS)
 
+augmenting: $(VENV)/.peers-$(EXTRA)
+	$(VENV)/bin/python benchmarks/$@.py $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rxrx_fast needs Python 3.10 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +47,10 @@ $(VENV)/.installed-$(EXTRA): $(VENV)/bin/python setup.py constraints.txt
 
 $(VENV)/.tested-$(EXTRA): $(VENV)/.installed-$(EXTRA)
 	$(PIP) -e '.[$(TESTED)]'
+	@touch $@
+
+$(VENV)/.peers-$(EXTRA): $(VENV)/.tested-$(EXTRA)
+	$(PIP) -e '.[$(TESTED),peers]'
 	@touch $@
 
 clean:
