@@ -207,7 +207,7 @@ def draw(result: dict):
         axes.barh(list(best), middle, color=colors, height=0.66, xerr=ends,
                   error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 3})  # fmt: skip
         for i, (row, rate) in enumerate(zip(best.values(), rates)):
-            label = f"{rate['median']:,.0f}" + (f"   ({row['ours_is']:.1f}x slower)" if i else "")
+            label = f"{rate['median']:,.0f}" + (f"   (rxrx_fast is {row['ours_is']:.1f}x as fast)" if i else "")
             axes.text(rate["max"] + 0.015 * max(middle), i, label, va="center", color=INK, fontsize=9.5)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.18 * rates[0]["max"])
