@@ -4,6 +4,7 @@
 #   make test      install, then run the tests
 #   make bench     install, then benchmark the kernels
 #   make throughput, make reading   where the time of a batch goes, and what reading files costs
+#   make augmenting   the race of augmentations against albumentations, torchvision and Kornia
 #   make install   install into .venv
 #   make gpu-test, make gpu-bench, make gpu-sanitize   all that needs a GPU, within ten minutes each; without a GPU they
 #                  say so and succeed. Where no package registry is in reach: SITE=folder of unpacked packages
@@ -20,7 +21,7 @@ EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda1
 TESTED := $(EXTRA),test,bench$(if $(filter cpu,$(EXTRA)),$(comma)ptx)
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: install demo test bench throughput reading gpu-install gpu-test gpu-bench gpu-sanitize clean
+.PHONY: install demo test bench throughput reading augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean
 
 install: $(VENV)/.installed-$(EXTRA)
 demo: install
@@ -40,6 +41,9 @@ gpu-install: $(VENV)/.tested-$(EXTRA)
 gpu-test gpu-bench gpu-sanitize:
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' SITE='$(SITE)' $(if $(filter file,$(origin OUT)),,OUT='$(OUT)') benchmarks/gpu.sh $(@:gpu-%=%)
 
+augmenting: $(VENV)/.peers-$(EXTRA)
+	$(VENV)/bin/python benchmarks/$@.py $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "rxrx_fast needs Python 3.10 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +54,10 @@ $(VENV)/.installed-$(EXTRA): $(VENV)/bin/python setup.py constraints.txt
 
 $(VENV)/.tested-$(EXTRA): $(VENV)/.installed-$(EXTRA)
 	$(PIP) -e '.[$(TESTED)]'
+	@touch $@
+
+$(VENV)/.peers-$(EXTRA): $(VENV)/.tested-$(EXTRA)
+	$(PIP) -e '.[$(TESTED),peers]'
 	@touch $@
 
 clean:

@@ -10,8 +10,11 @@ from setuptools import find_packages, setup
 DALI_13 = "nvidia-dali-cuda130>=2.0,<3"
 DALI_12 = "nvidia-dali-cuda120>=2.0,<3"
 BENCH = ["opencv-python-headless>=4.10,<6", "pytest-benchmark>=5,<6", "psutil>=5.9,<8"]
-# What the race runs against besides torch and DALI; none of it is needed for anything else.
+# What the races run against besides torch and DALI; none of it is needed for anything else.
 PEERS = ["spdl-core>=0.8,<1", "webdataset>=1.0,<2", "litdata>=0.2.76,<0.3", "monai>=1.6,<2", *BENCH]
+# The releases that are raced need Python 3.11; on 3.10 these two are reported as not installed.
+PEERS += ["torchvision>=0.19,<1"]
+PEERS += [f"{name}; python_version >= '3.11'" for name in ("albumentationsx>=2.5,<3", "kornia>=0.8,<1")]
 TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", *BENCH]
 
 setup(

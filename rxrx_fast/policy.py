@@ -341,14 +341,15 @@ class Policy:
     def _erased(self, chance) -> np.ndarray:
         """(B, 4): height, width and place of the erased rectangles."""
         (low, high), (wide, tall) = self.erase_area, self.erase_aspect
-        area = low + (high - low) * chance(_ERASED, _ATTEMPTS, 2)[..., 0]
-        aspect = wide + (tall - wide) * chance(_ERASED, _ATTEMPTS, 2)[..., 1]
+        attempts, place = chance(_ERASED, _ATTEMPTS, 2), chance(_ERASE, 3)
+        area = low + (high - low) * attempts[..., 0]
+        aspect = wide + (tall - wide) * attempts[..., 1]
         sides = np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], axis=-1)
         fits = (sides < 1).all(-1)
         first = fits.argmax(1)
         chosen = sides[np.arange(len(sides)), first]
-        wanted = fits.any(1) & (chance(_ERASE, 3)[:, 0] < self.erase)
-        return np.column_stack([np.where(wanted[:, None], chosen, 0.0), chance(_ERASE, 3)[:, 1:]])
+        wanted = fits.any(1) & (place[:, 0] < self.erase)
+        return np.column_stack([np.where(wanted[:, None], chosen, 0.0), place[:, 1:]])
 
     def draw_pairs(self, seed: int, epoch: int, sites: np.ndarray, view: int) -> Pairs:
         """Draw how pairs are mixed, keyed by the first site of each: (P,) int64."""

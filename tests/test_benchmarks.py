@@ -94,7 +94,27 @@ def check_reading(folder, printed):
     return result, ["reading"]
 
 
-SCRIPTS = {"throughput.py": check_throughput, "reading.py": check_reading}
+def check_augmenting(folder, printed):
+    """Every case has positive rates and plausible pictures of all who run, ours first; others have a reason."""
+    printed = printed(BENCHMARKS / "augmenting.py", "--smallest", "--data", folder / "data", "--out", folder / "out")
+    result = json.loads((folder / "out" / "augmenting.json").read_text())
+    assert set(result["floors_s"]) == {"fill", "standardise"} and min(result["floors_s"].values()) > 0
+    names = [case["name"] for case in result["cases"]]
+    assert names == ["deepnoise-easy", "deepnoise-normal", "deepnoise-hard", "three views"]
+    for case in result["cases"]:
+        entered = [row["name"] for row in case["rows"]]
+        # A peer may be missing here; one that is installed and fails the check of its work is a fault.
+        for row in result["not_run"]:
+            assert "is not installed" in row["reason"] and row["reason"] in printed
+        assert entered[0] == "rxrx_fast" and len(entered) + len(result["not_run"]) == 6
+        for row in case["rows"]:
+            check_rate(row["sites_per_s"])
+            assert math.isfinite(row["mean"]) and 0.5 < row["std"] < 1.5
+        assert min(case["parts_s"].values()) > 0 and case["rows"][0]["ours_is"] == 1
+    return result, ["augmenting"]
+
+
+SCRIPTS = {"throughput.py": check_throughput, "reading.py": check_reading, "augmenting.py": check_augmenting}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

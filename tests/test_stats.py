@@ -182,6 +182,8 @@ def test_statistics_of_an_older_version_are_fitted_again(copy, monkeypatch):
     catalog = Catalog.read(copy)
     with monkeypatch.context() as older:
         older.setattr(module, "_VERSION", 1)
+        # The data set is shared: another test may have left statistics beside it.
+        (copy / module.FILE_NAME).unlink(missing_ok=True)
         PlateStats.fit(catalog, path=copy / module.FILE_NAME, quiet=True)
     with pytest.raises(DataError, match="of version 1"):
         PlateStats.load(copy / module.FILE_NAME)

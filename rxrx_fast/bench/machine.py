@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -40,10 +41,10 @@ def memory_gib() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
-def packages() -> dict[str, str]:
-    """Versions of the installed packages that matter, without importing them."""
+def packages(names: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Versions of those of the packages that are installed, without importing them; by default of all that matter."""
     found = {}
-    for name in _PACKAGES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
