@@ -12,7 +12,10 @@ module            what it holds
 ``lanes``         vectors of 128 bytes as a Numba type
 ``fused``         turn, flip, normalise and cast in one pass over the pixels
 ``fused_lines``   the same for contiguous planes, sixteen pixels a step
+``augment``       every augmentation of 8-bit pixels in one pass
+``augment16``     the same of 16-bit pixels
 ``moments``       256-bin histograms a channel, and the statistics that follow from them
+``moments16``     histograms of 16-bit pixels that stay small, beside sums that stay exact
 ``cuda``          the CUDA launchers of ``fused`` and ``moments``; needs ``numba-cuda``
 ================  ===========================================================================
 

@@ -63,7 +63,8 @@ class DataLoader:
     group_by : {None, "plate", "experiment", "cell_type"}
         Every batch from one group. Each site still comes once an epoch; each group's last batch may be short.
     device : str or torch.device
-        "auto" takes the current GPU where there is one and what it needs is installed, else the CPU.
+        "auto" takes the current GPU where there is one and what it needs is installed, else the CPU; images of 16 bits
+        are finished on the CPU.
     channels_last : bool
         Images in torch's channels-last memory format.
     num_threads : int, optional
@@ -145,12 +146,12 @@ class DataLoader:
         self.seed = int(seed) if generator is None else int(generator.initial_seed())
         self._shuffle, self._group_by = shuffle, group_by
         self._groups = None if group_by is None else dataset.catalog.group_keys(group_by)[0]
-        self._device_index = resolve(device)
+        self._device_index = resolve(device, dataset.store.dtype)
         self.device = torch.device("cpu") if self._device_index is None else torch.device("cuda", self._device_index)
         self._channels_last = bool(channels_last)
         self._prefetch, self._on_error, self._max_errors = int(prefetch_factor), on_error, int(max_errors)
         if self._device_index is None:
-            CpuDevice.warm_up(dataset.dtype, self._channels_last)
+            CpuDevice.warm_up(dataset.dtype, self._channels_last, pixels=dataset.store.dtype)
         self.rank, self.world_size = _ranks(rank, world_size)
         self.num_threads = _threads(num_threads or num_workers or None)
         self._epoch, self._position, self._started = 0, 0, False

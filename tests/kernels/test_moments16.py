@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from rxrx_kernels import moments
 from rxrx_kernels.moments16 import BINS16, WIDEST, Histogram, coarsened, histogram16
 
-stacks = st.tuples(st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(0, 16), st.integers(0, 99)).map(
-    lambda t: np.random.default_rng(t[4]).integers(0, 1 << t[3], t[:3], dtype=np.uint16, endpoint=t[3] < 16)
-)
+stacks = st.tuples(
+    st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(0, 16), st.integers(0, 99)
+).map(lambda t: np.random.default_rng(t[4]).integers(0, 1 << t[3], t[:3], dtype=np.uint16, endpoint=t[3] < 16))
 
 
 @settings(max_examples=80)
