@@ -15,9 +15,7 @@ from rxrx_kernels import augment, fused_lines, tone, warp, warp_lines
 from rxrx_kernels.augment import Augmentation
 from rxrx_kernels.augment import _erase as erase_row
 from rxrx_kernels.augment import _fma as fma
-from rxrx_kernels.augment import _lit as lit_places
 from rxrx_kernels.augment import _places as places
-from rxrx_kernels.augment import _shade as shade
 from rxrx_kernels.blur import blur_plane16
 from rxrx_kernels.noise import NORMAL, scramble
 
@@ -30,6 +28,7 @@ _inline = njit(inline="always")
 _reach = _inline(warp.reach)
 _sample = njit(nogil=True, cache=True)(warp.make_sample(_reach))
 _samples, _place, _outside = _inline(warp.samples), _inline(warp.place), _inline(warp.outside)
+_node, _shaded = _inline(tone.node), _inline(tone.make_shaded(fma))
 _noisy, _toned = _inline(tone.make_noisy(fma, 65535)), _inline(tone.make_toned16(fma))
 _scramble = _inline(scramble)
 _u = np.uint64
@@ -135,6 +134,14 @@ def _mix_columns(line, zero, first, weights, form, values):
 
 
 @njit(nogil=True, cache=True)
+def _take_row(plane, row, first, width, values):
+    """Grey values, float32, of pixels that follow each other, where nothing is mixed."""
+    source = plane[row, first : first + width]
+    for x in range(width):
+        values[x] = np.float32(source[x])
+
+
+@njit(nogil=True, cache=True)
 def _sampled(plane, c, r, inside, border, total, values):
     """Grey values, float32, of an output row: the mean of its samples."""
     count, width = c.shape
@@ -154,6 +161,25 @@ def _sampled(plane, c, r, inside, border, total, values):
     part = np.float32(2.0**-16 / count)
     for x in range(width):
         values[x] = np.float32(total[x]) * part
+
+
+@njit(nogil=True, cache=True)
+def _lit(y, m, shape, shift, nodes, parts):
+    """Where the pixels of an output row lie in the illumination's grid: nodes (2, W) int32, parts (2, W) float32."""
+    for x in range(nodes.shape[1]):
+        c, r = _place(m, np.int64(x), np.int64(y), 0, 0, 0, warp.BILINEAR)
+        nodes[0, x], parts[0, x] = _node(c, shape[1], shift)
+        nodes[1, x], parts[1, x] = _node(r, shape[0], shift)
+
+
+@njit(nogil=True, cache=True)
+def _shade(values, flat, k, nodes, parts):
+    """Multiply a row of grey values by the illumination's factors."""
+    for x in range(nodes.shape[1]):
+        i, j = nodes[0, x], nodes[1, x]
+        upper = _shaded(flat[k, j, i], flat[k, j, i + 1], parts[0, x])
+        lower = _shaded(flat[k, j + 1, i], flat[k, j + 1, i + 1], parts[0, x])
+        values[x] *= _shaded(upper, lower, parts[1, x])
 
 
 @njit(nogil=True, cache=True)
@@ -239,6 +265,8 @@ def _augment(
             c, r = _place(m, np.int64(0), np.int64(y), 0, 0, 0, filtering)
             lost_rows[y] = _outside(c if turned else r, rows)
     form = _form(x_first, x_weights)
+    within = form == _STRAIGHT and 0 <= x_first[0] and x_first[0] + width <= columns
+    some_lost = not separable or lost.any()
     line = np.zeros(left + columns + right, np.int32)
     steps = _u((width + warp_lines.GROUP - 1) // warp_lines.GROUP)
     values, finished = np.zeros(steps * warp_lines.GROUP, np.float32), np.zeros(steps * warp_lines.GROUP, np.float32)
@@ -265,7 +293,7 @@ def _augment(
                 o, m, bits, filtering, shape, bend, x_first_basis, x_basis, y_first_basis, y_basis, c, r, inside, lost
             )
         if flat.shape[0]:
-            lit_places(o, m, flat.shape[1:], a.shift, nodes, parts)
+            _lit(o, m, flat.shape[1:], a.shift, nodes, parts)
         for i in range(inner):
             k, y0, y1 = (o, 0, height) if by_planes else (i, o, o + 1)
             if y0 == 0 and order[k] >= 0:
@@ -280,20 +308,23 @@ def _augment(
                     m_k, s_k = np.float32(0), np.float32(1)
                 else:
                     plane = carray(_shorts(planes[k]), (rows, columns))
-                    if separable:
+                    if separable and within and y_weights[y, 0] == 256:
+                        _take_row(plane, _reach(np.int64(y_first[y]), rows, border), x_first[0], width, values)
+                    elif separable:
                         _mix_rows(plane, y, y_first, y_weights, border, line, left, right)
                         _mix_columns(line, left, x_first, x_weights, form, values)
                     else:
                         _sampled(plane, c, r, inside, border, total, values)
                     if flat.shape[0]:
-                        shade(values, flat, k, nodes, parts)
+                        _shade(values, flat, k, nodes, parts)
                     if noise.shape[0]:
                         _add_noise(values, width, start, noise, k, key)
                     if border == warp.CONSTANT:
                         if lost_rows[y]:
                             values[:] = fill[k]
-                        for x in range(width):
-                            values[x] = fill[k] if lost[x] else values[x]
+                        if some_lost:
+                            for x in range(width):
+                                values[x] = fill[k] if lost[x] else values[x]
                     if not raw and table.shape[0]:
                         _tone(values, width, table, k, a.steps[k])
                         m_k, s_k = np.float32(0), np.float32(1)

@@ -191,7 +191,9 @@ class PlateStats:
         kinds = pd.Categorical(table["well_type"].astype(str), categories=_KINDS).codes
         store = FileStore(catalog, tuple(range(1, self.channels + 1)))
         if store.dtype.itemsize * 8 != self.bits:
-            raise DataError(f"{path} holds statistics of {self.bits}-bit pixels, not of these files': name another file")
+            raise DataError(
+                f"{path} holds statistics of {self.bits}-bit pixels, not of these files': name another file"
+            )
         self._sized(store.image_size)
         shift = block_shift(store.image_size)
         histogram = moments.histogram if self.bits == 8 else histogram16
