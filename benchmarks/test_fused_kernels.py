@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 from rxrx_kernels import moments
+from rxrx_kernels.augment import plain
+from rxrx_kernels.augment16 import augment_site16
 from rxrx_kernels.fused import TURNS, fuse_site
+from rxrx_kernels.moments16 import histogram16
 
 SIZE = 512
 
@@ -86,3 +89,37 @@ def test_histogram(benchmark, site, who):
         ),
     }[who]
     np.testing.assert_array_equal(np.asarray(benchmark(work)), moments.histogram(stack))
+
+
+@pytest.fixture(scope="module")
+def deep_site(site):
+    """The same site with 16 bits, as a camera of 12 bits fills them."""
+    return site[0].astype(np.uint16) * 16, site[1] * 16, site[2] / 16
+
+
+@pytest.mark.parametrize("who", ["rxrx_kernels", "numpy", "write only (floor)"])
+def test_deep_site(benchmark, deep_site, who):
+    """Normalise one site of six 512 x 512 channels of 16 bits."""
+    benchmark.group = "16 bits, straight"
+    stack, center, scale = deep_site
+    out, augmentation = on_a_page(stack.shape), plain(6, center, scale)
+    if who.startswith("write"):
+        benchmark(out.fill, 1.0)
+        return
+    if who == "numpy":
+        benchmark(numpy_site, stack, out, 0, center, scale)
+    else:
+        benchmark(augment_site16, stack, out, augmentation)
+    np.testing.assert_array_equal(out, (stack.astype(np.float32) - center[:, None, None]) * scale[:, None, None])
+
+
+@pytest.mark.parametrize("who", ["rxrx_kernels", "numpy.bincount"])
+def test_deep_histogram(benchmark, deep_site, who):
+    """Count one site of 16 bits; ours also sums its values and their squares, and finds the extremes."""
+    benchmark.group = "16 bits, histogram"
+    stack = deep_site[0]
+    work = {
+        "rxrx_kernels": lambda: histogram16(stack).counts,
+        "numpy.bincount": lambda: np.stack([np.bincount(plane.ravel(), minlength=4096) for plane in stack]),
+    }[who]
+    np.testing.assert_array_equal(np.asarray(benchmark(work)), histogram16(stack).counts)

@@ -48,6 +48,8 @@ class Augmentation(NamedTuple):
         Displacement in x and y of an elastic deformation at control points, in 1/256 of a source pixel.
     blur : (T,) int32
         Weights of :func:`rxrx_kernels.blur.gaussian`.
+    steps : (C,) int64, or (0,)
+        For the tables of 16-bit images, see :mod:`rxrx_kernels.augment16`.
     """
 
     matrix: np.ndarray
@@ -65,6 +67,7 @@ class Augmentation(NamedTuple):
     shift: int
     bend: np.ndarray
     blur: np.ndarray
+    steps: np.ndarray
 
 
 def plain(channels: int, center=None, scale=None) -> Augmentation:
@@ -86,6 +89,7 @@ def plain(channels: int, center=None, scale=None) -> Augmentation:
         shift=0,
         bend=np.zeros((2, 0, 0), np.int32),
         blur=np.zeros(0, np.int32),
+        steps=np.zeros(0, np.int64),
     )
 
 
@@ -183,6 +187,7 @@ def check(a: Augmentation, source: tuple[int, ...], shape: tuple[int, ...]) -> N
         "flat": ((channels if len(a.flat) else 0, *a.flat.shape[1:]), np.float32),
         "bend": ((2, *a.bend.shape[2:] * 2), np.int32),
         "blur": (a.blur.shape[:1], np.int32),
+        "steps": ((channels if len(a.steps) else 0,), np.int64),
     }
     for name, (size, dtype) in expected.items():
         array = getattr(a, name)

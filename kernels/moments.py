@@ -83,16 +83,16 @@ def block_sums(stack: np.ndarray, shift: int) -> np.ndarray:
 
     Parameters
     ----------
-    stack : (C, H, W) uint8
+    stack : (C, H, W) uint8 or uint16
     shift : int
-        Blocks have ``1 << shift`` pixels on a side, at most 2^16; the last ones may be cut by the edge.
+        Blocks have ``1 << shift`` pixels on a side, at most 2^15; the last ones may be cut by the edge.
 
     Returns
     -------
     (C, ceil(H / side), ceil(W / side)) int64
     """
-    if stack.ndim != 3 or stack.dtype != np.uint8:
-        raise ValueError(f"stack must be (C, H, W) uint8, got {stack.dtype}{stack.shape}")
+    if stack.ndim != 3 or stack.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"stack must be (C, H, W) uint8 or uint16, got {stack.dtype}{stack.shape}")
     stack = stack.view()
     stack.flags.writeable = False
     sums = np.zeros((stack.shape[0], *(-(-side // (1 << shift)) for side in stack.shape[1:])), np.int64)
@@ -106,6 +106,7 @@ def mean_std(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     counts : (..., 256) int64
+        Of any number of bins, as those of the other functions here: what follows is then in bins.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def mean_std(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         NaN where nothing was counted. The sums are exact integers, so the result does not depend on the order in
         which histograms were added: var = (n * sum(v^2) - sum(v)^2) / n^2.
     """
-    values = np.arange(BINS, dtype=np.int64)
+    values = np.arange(counts.shape[-1], dtype=np.int64)
     n = counts.sum(-1, dtype=np.int64)
     total = (counts * values).sum(-1, dtype=np.int64)
     squares = (counts * values**2).sum(-1, dtype=np.int64)
@@ -163,10 +164,10 @@ def mad(counts: np.ndarray) -> np.ndarray:
     -------
     (...) float64, NaN where nothing was counted.
     """
-    middle = quantile(counts, 0.5)
-    # The median of 8-bit pixels is a multiple of 1/2, so twice the deviation is an integer from 0 to 510.
-    twice = np.abs(2 * np.arange(BINS) - np.nan_to_num(2 * middle)[..., None]).astype(np.int64)
-    flat_counts, flat_twice = counts.reshape(-1, BINS), twice.reshape(-1, BINS)
-    folded = np.zeros((len(flat_counts), 2 * BINS), np.int64)
+    middle, bins = quantile(counts, 0.5), counts.shape[-1]
+    # The median is a multiple of 1/2, so twice the deviation is an integer, of 8-bit pixels from 0 to 510.
+    twice = np.abs(2 * np.arange(bins) - np.nan_to_num(2 * middle)[..., None]).astype(np.int64)
+    flat_counts, flat_twice = counts.reshape(-1, bins), twice.reshape(-1, bins)
+    folded = np.zeros((len(flat_counts), 2 * bins), np.int64)
     np.add.at(folded, (np.arange(len(flat_counts))[:, None], flat_twice), flat_counts)
-    return (quantile(folded.reshape(*counts.shape[:-1], 2 * BINS), 0.5) / 2).reshape(counts.shape[:-1])
+    return (quantile(folded.reshape(*counts.shape[:-1], 2 * bins), 0.5) / 2).reshape(counts.shape[:-1])

@@ -212,8 +212,8 @@ def span(start, step, count, size, kind):
     return first, end
 
 
-def make_sample(reach):
-    """``sample(plane, c, r, border)`` on a compiled :func:`reach`."""
+def make_sample(reach, kind=np.int32):
+    """``sample(plane, c, r, border)`` on a compiled :func:`reach`; ``kind`` holds its value: uint32 for 16 bits."""
 
     def sample(plane, c, r, border):
         """Bilinear value, in 1/65536 of a grey value, at (c, r) in 1/256 of a pixel."""
@@ -224,7 +224,7 @@ def make_sample(reach):
         upper, lower = reach(r, rows, border), reach(r + 1, rows, border)
         top = np.int64(plane[upper, left]) * (256 - wx) + np.int64(plane[upper, right]) * wx
         low = np.int64(plane[lower, left]) * (256 - wx) + np.int64(plane[lower, right]) * wx
-        return np.int32(top * (256 - wy) + low * wy)
+        return kind(top * (256 - wy) + low * wy)
 
     return sample
 

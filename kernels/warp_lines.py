@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = ["GROUP", "ROW_STEP", "SIZES", "VECTORS", "copy_pixel", "finish16", "get_int", "get_short", "grouped"]
-__all__ += ["groups", "mix_rows", "plain_row", "put_short"]
+__all__ += ["SIZES16", "groups", "mix_rows", "plain_row", "put_short"]
 
 #: Whether this processor has the permutation.
 VECTORS = bool(binding.get_host_cpu_features().get("avx512bw", False))
@@ -230,6 +230,12 @@ def _rounded_byte(builder, value):
     return builder.trunc(builder.fptoui(half, ir.VectorType(_INT, GROUP)), ir.VectorType(_BYTE, GROUP))
 
 
+def _rounded_short(builder, value):
+    """float32 grey values from 0 to 65535 to the nearest whole number of 16 bits, ties upwards."""
+    half = builder.fadd(value, _constant(_FLOAT, GROUP, 0.5))
+    return builder.trunc(builder.fptoui(half, ir.VectorType(_INT, GROUP)), ir.VectorType(_SHORT, GROUP))
+
+
 def _brain(builder, value):
     """float32 to bfloat16 as its bits: to nearest, ties to even; there are no NaNs here."""
     bits = builder.bitcast(value, ir.VectorType(_INT, GROUP))
@@ -238,10 +244,12 @@ def _brain(builder, value):
     return builder.trunc(builder.lshr(bits, _constant(_INT, GROUP, 16)), ir.VectorType(_SHORT, GROUP))
 
 
-#: Kinds of output, and the bytes of a pixel.
+#: Kinds of output, and the bytes of a pixel: of 8-bit images, and of 16-bit ones.
 SIZES = {"uint8": 1, "float32": 4, "float16": 2, "bfloat16": 2}
+SIZES16 = {"uint16": 2, "float32": 4, "float16": 2, "bfloat16": 2}
 _CASTS = {
     "uint8": _rounded_byte,
+    "uint16": _rounded_short,
     "float32": lambda builder, value: value,
     "float16": lambda builder, value: builder.fptrunc(value, ir.VectorType(_HALF, GROUP)),
     "bfloat16": _brain,
@@ -253,14 +261,14 @@ def finish16(kind: str, passing: bool):
 
     With ``passing``, the store goes past the cache, and the target must be aligned to what it stores.
     """
-    cast, size = _CASTS[kind], SIZES[kind]
+    cast, size = _CASTS[kind], (SIZES | SIZES16)[kind]
 
     @intrinsic
     def finish(typing, source, target, center, scale):
         def generate(context, builder, signature, arguments):
             source, target, m, s = arguments
             value = _load(builder, source, ir.VectorType(_FLOAT, GROUP))
-            if kind != "uint8":
+            if kind not in ("uint8", "uint16"):
                 value = builder.fmul(
                     builder.fsub(value, _everywhere(builder, m, GROUP)), _everywhere(builder, s, GROUP)
                 )

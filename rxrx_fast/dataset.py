@@ -11,11 +11,11 @@ import warnings
 
 import numpy as np
 import torch
-from rxrx_kernels import moments
+from rxrx_kernels.moments16 import WIDEST
 
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.device import DTYPES, as_tensor, finish_site
+from rxrx_fast.device import DTYPES, as_tensor, count_site, finish_site, stacked
 from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.geometry import frame
 from rxrx_fast.mixing import mixed_pairs, soft_labels
@@ -23,7 +23,7 @@ from rxrx_fast.normalize import Normalize
 from rxrx_fast.policy import Policy
 from rxrx_fast.stats import Normalizer, PlateStats
 from rxrx_fast.stores import FileStore
-from rxrx_fast.views import View
+from rxrx_fast.views import RAW, View
 
 __all__ = ["Dataset"]
 
@@ -50,10 +50,11 @@ class Dataset(torch.utils.data.Dataset):
     size : int or (int, int), optional
         Pixels on a side, or (height, width), of the output; images (or the crops that ``augment`` makes) are resized to
         it in the kernel that does everything else. None takes the size as stored, or of the policy's centre crop.
-    dtype : {"float32", "float16", "bfloat16", "uint8"}
+    dtype : {"float32", "float16", "bfloat16", "uint8", "uint16"}
         "float16" and "bfloat16" are float32 rounded once, to nearest, ties to even, and half the memory to write and to
-        send. "uint8" gives raw pixels: what moves, blurs or adds noise to pixels applies; what changes their scale
-        (normalisation, jitter, gamma, gain, offset) does not, and mixing does.
+        send. "uint8" gives the raw pixels of 8-bit files, and "uint16" those of 16-bit ones: what moves, blurs or adds
+        noise to pixels applies; what changes their scale (normalisation, jitter, gamma, gain, offset) does not, nor
+        does mixing.
     stats : PlateStats or path, optional
         By default those saved beside the data (``rxrx_fast_stats.npz``), and if there are none they are fitted over
         every readable site of the root and saved there.
@@ -106,7 +107,9 @@ class Dataset(torch.utils.data.Dataset):
         self.channels, self.dtype, self.seed, self.epoch = channels, dtype, int(seed), 0
         self.normalize = Normalize.of(normalize)
         self.policies = self._policies(augment, views)
-        self.image_size = self.store.image_size
+        self.image_size, self._bits = self.store.image_size, 8 * self.store.dtype.itemsize
+        if dtype in RAW and dtype != f"uint{self._bits}":
+            raise UsageError(f"dtype={dtype!r}: these files are of {self._bits} bits; 'uint{self._bits}' is raw pixels")
         self.size = self._output_size(size)
         if any(policy.transposes for policy in self.policies) and len(set(self.image_size)) > 1:
             raise UsageError(f"turns and transposition need square images, and these are {self.image_size}")
@@ -116,7 +119,8 @@ class Dataset(torch.utils.data.Dataset):
         self._codes = self.catalog.codes()
         self._classes = int(max(whole.labels.max(initial=-1), 0)) + 1
         self._normalizer = self._light = None
-        if dtype != "uint8":
+        self._step = WIDEST
+        if dtype not in RAW:
             self._prepare_statistics(whole, stats)
 
     @staticmethod
@@ -150,11 +154,14 @@ class Dataset(torch.utils.data.Dataset):
                 stats = PlateStats.beside(whole)
             elif not isinstance(stats, PlateStats):
                 stats = PlateStats.load(stats)
+            if stats.bits != self._bits:
+                raise DataError(f"the statistics are of {stats.bits}-bit pixels, and these files of {self._bits} bits")
         wanted = [c - 1 for c in self.channels]
         if level == "none":
             one = np.ones((1, len(self.channels)))
             self._normalizer = Normalizer(np.zeros(len(self), np.int64), 0 * one, one, None)
         elif level != "site":
+            self._step = stats.shift
             groups, *tables = stats.normalizer(self.normalize, self.catalog)
             self._normalizer = Normalizer(groups, *(None if t is None else t[:, wanted] for t in tables))
         if self.normalize.illumination:
@@ -186,7 +193,7 @@ class Dataset(torch.utils.data.Dataset):
             plates, factors, shift = self._light
             flat = factors[plates[positions]]
         sites = self._codes["site_index"][positions]
-        tables = center, scale, mapping, flat, shift, self.image_size, self.size
+        tables = center, scale, mapping, flat, shift, self.image_size, self.size, self._bits, self._step
         return [
             View(policy.draw(seed, epoch, sites, view, len(self.channels)), policy, self.normalize, *tables)
             for view, policy in enumerate(self.policies)
@@ -201,7 +208,7 @@ class Dataset(torch.utils.data.Dataset):
     @property
     def mixes(self) -> bool:
         """Whether samples are mixed with their neighbours in a batch, and labels are soft."""
-        return self.dtype != "uint8" and self.policies[0].mixes
+        return self.dtype not in RAW and self.policies[0].mixes
 
     @property
     def classes(self) -> int:
@@ -235,7 +242,7 @@ class Dataset(torch.utils.data.Dataset):
         images = []
         for view in self.parameters(np.array([index]), self.seed, self.epoch):
             image = Buffers(0).take((len(self.channels), *self.size), DTYPES[self.dtype][0])  # aligned, for the kernel
-            counts = moments.histogram(stack)[None] if view.per_site and self.dtype != "uint8" else None
+            counts = stacked([count_site(stack)]) if view.per_site and self.dtype not in RAW else None
             plan = view.plan(counts, self.dtype)
             finish_site(stack, image, plan, 0)
             images.append(as_tensor(image, self.dtype))

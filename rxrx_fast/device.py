@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from rxrx_kernels import inflate, mix, moments, png
 from rxrx_kernels.augment import augment_site, plain
+from rxrx_kernels.augment16 import augment_site16
 from rxrx_kernels.augment_tables import stack_augmentations
 from rxrx_kernels.fused import fuse_site
+from rxrx_kernels.moments16 import Histogram, histogram16
 
 from rxrx_fast import topology
 from rxrx_fast.buffers import Buffers
@@ -26,12 +28,14 @@ from rxrx_fast.errors import UsageError
 from rxrx_fast.gpu_memory import explained
 from rxrx_fast.meter import Meter
 from rxrx_fast.pipeline import Decoded
+from rxrx_fast.views import RAW
 
-__all__ = ["CpuDevice", "CudaDevice", "DTYPES", "as_tensor", "finish_site", "resolve"]
+__all__ = ["CpuDevice", "CudaDevice", "DTYPES", "as_tensor", "count_site", "finish_site", "resolve", "stacked"]
 
 #: Output types, of NumPy and of torch: raw pixels or normalised ones. NumPy has no bfloat16 and holds its bits.
 DTYPES = {
     "uint8": (np.uint8, torch.uint8),
+    "uint16": (np.uint16, torch.uint16),
     "float16": (np.float16, torch.float16),
     "bfloat16": (np.uint16, torch.bfloat16),
     "float32": (np.float32, torch.float32),
@@ -47,10 +51,22 @@ def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
 
 def finish_site(stack, out, plan, b: int) -> None:
     """Make sample ``b`` of a plan (:class:`rxrx_fast.views.Plan`) of its decoded stack, on the CPU."""
-    if plan.codes[b] < 0:
+    if stack.dtype == np.uint16:
+        augment_site16(stack, out, plan.augmentations[b], plan.raw)
+    elif plan.codes[b] < 0:
         augment_site(stack, out, plan.augmentations[b])
     else:
         fuse_site(stack, out, int(plan.codes[b]), plan.center[b], plan.scale[b])
+
+
+def count_site(stack: np.ndarray):
+    """The histogram of a decoded stack: (C, 256) int64, or a Histogram of 16-bit pixels."""
+    return histogram16(stack) if stack.dtype == np.uint16 else moments.histogram(stack)
+
+
+def stacked(counts: list):
+    """The sites' histograms as one, (B, C, ...)."""
+    return Histogram.stack(counts) if isinstance(counts[0], Histogram) else np.stack(counts)
 
 
 def mix_pair(a: np.ndarray, b: np.ndarray, how) -> None:
@@ -94,25 +110,28 @@ class CpuDevice:
         self._channels_last = channels_last
 
     @staticmethod
-    def warm_up(dtype: str, channels_last: bool, augmented: bool = True) -> None:
+    def warm_up(dtype: str, channels_last: bool, augmented: bool = True, pixels=np.uint8) -> None:
         """Compile the kernels, or load them from the cache, so that the first batch does not wait for it.
 
         That takes up to a minute once after an installation, which is said, and some tenths of a second in every
-        process. Without ``augmented``, the kernel of the augmentations is left out.
+        process. Without ``augmented``, the kernel of the augmentations is left out. ``pixels`` is the dtype of the
+        decoded stacks.
         """
         logger = logging.getLogger("rxrx_fast")
         told = Timer(_SILENCE_S, logger.warning, ["compiling the kernels for this machine: up to a minute, once"])
         told.daemon = True
         told.start()
         try:
-            stack, row = np.zeros((2, 16, 16), np.uint8), np.ones(2, np.float32)
+            stack, row = np.zeros((2, 16, 16), pixels), np.ones(2, np.float32)
             out = Buffers(1).take((16, 16, 2), DTYPES[dtype][0])
             out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 16, 16)
-            if out.dtype != np.uint16:
-                fuse_site(stack, out, 0, row, row)
-            if augmented:
+            if stack.dtype == np.uint16:
+                augment_site16(stack, out, plain(2, row, row), dtype in RAW)
+            elif augmented:
                 augment_site(stack, out, plain(2, row, row))
-            moments.histogram(stack)
+            if stack.dtype != np.uint16 and out.dtype != np.uint16:
+                fuse_site(stack, out, 0, row, row)
+            count_site(stack)
             if inflate.available():
                 png.decode_files([b"", b""], stack)
         finally:
@@ -124,7 +143,7 @@ class CpuDevice:
         Parameters
         ----------
         decoded : Decoded
-            Its stack is (B, C, H, W) uint8.
+            Its stack is (B, C, H, W) uint8 or uint16.
         views : list of rxrx_fast.views.View
         dtype : str
             Of :data:`DTYPES`.
@@ -141,8 +160,8 @@ class CpuDevice:
         stack, timed = decoded.stack, self._meter.timed
         batch, channels = stack.shape[:2]
         counts = None
-        if dtype != "uint8" and any(view.per_site for view in views):
-            counts = np.stack(list(self._pool.map(partial(timed, "finish", moments.histogram), stack)))
+        if dtype not in RAW and any(view.per_site for view in views):
+            counts = stacked(list(self._pool.map(partial(timed, "finish", count_site), stack)))
         outputs, finished, tasks = [], [], []
         for view in views:
             plan = view.plan(counts, dtype)
@@ -298,16 +317,25 @@ class CudaDevice:
         self._busy.clear()
 
 
-def resolve(device: str | torch.device) -> int | None:
+def resolve(device: str | torch.device, pixels=np.uint8) -> int | None:
     """The GPU's index for "cuda", "cuda:1"; None for "cpu"; for "auto", a GPU where the path is complete.
 
     Without a number it is torch's current one, or under torchrun that of the rank.
+
+    ``pixels`` is the dtype of the stored images: those of 16 bits are finished on the CPU.
 
     Raises
     ------
     UsageError
         If a GPU is asked for and something that it needs is missing.
     """
+    if pixels == np.uint16:
+        if str(device).startswith("cuda"):
+            raise UsageError(
+                f"device={str(device)!r}: images of 16 bits are finished on the CPU; leave device out or say 'cpu', "
+                "and move batches with .to(device, non_blocking=True)"
+            )
+        device = "cpu" if str(device) == "auto" else device
     if str(device) == "auto":
         missing = missing_for_cuda()
         if missing and torch.cuda.is_available():

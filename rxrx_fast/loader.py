@@ -78,7 +78,8 @@ class DataLoader:
         Batches of ``batch_size / sites_per_label`` different labels with so many sites of each in a row, in random
         order, for metric learning. Sites without a label are left out.
     device : str or torch.device
-        "auto" takes the current GPU where there is one and what it needs is installed, else the CPU.
+        "auto" takes the current GPU where there is one and what it needs is installed, else the CPU; images of 16 bits
+        are finished on the CPU.
     channels_last : bool
         Images in torch's channels-last memory format.
     num_threads : int, optional
@@ -164,11 +165,11 @@ class DataLoader:
         self.seed = int(seed) if generator is None else int(generator.initial_seed())
         self.prefetch_factor, self.timeout = int(prefetch_factor), float(timeout)
         self._faults = Faults(on_error, max_errors)
-        self._device_index = resolve(device)
+        self._device_index = resolve(device, dataset.store.dtype)
         self.device = torch.device("cpu") if self._device_index is None else torch.device("cuda", self._device_index)
         self._channels_last = bool(channels_last)
         if self._device_index is None:
-            CpuDevice.warm_up(dataset.dtype, self._channels_last, not dataset.only_turns)
+            CpuDevice.warm_up(dataset.dtype, self._channels_last, not dataset.only_turns, dataset.store.dtype)
         self._told_ranks = rank is not None or world_size is not None
         self.rank, self.world_size = _ranks(rank, world_size)
         self.num_threads = _threads(num_threads or num_workers or None)

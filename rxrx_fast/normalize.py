@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rxrx_kernels import moments
+from rxrx_kernels.moments16 import Histogram
 
 from rxrx_fast.errors import UsageError
 
@@ -99,32 +100,36 @@ class Normalize:
 
         Parameters
         ----------
-        counts : (..., 256) int64
+        counts : (..., N) int64, or Histogram
             Of the group.
-        reference : (..., 256) int64, optional
+        reference : (..., N) int64, or Histogram, optional
             For ``method="quantile"``: the histogram that the group's is mapped onto.
 
         Returns
         -------
-        (..., 256) float64
-            Never falling.
+        (..., N) float64
+            Never falling: what takes the place of the grey values in the middle of the bins.
         """
-        grey = np.arange(counts.shape[-1], dtype=np.float64)
-        low, high = (moments.quantile(counts, percent / 100)[..., None] for percent in self.clip)
+        counts = Histogram.of(counts)
+        grey = counts.middles()
+        low, high = (counts.quantile(percent / 100)[..., None] for percent in self.clip)
         clipped = np.clip(grey, low, high)
         if self.method != "quantile":
             return clipped
-        rank = _ranks(counts, clipped)
-        target = _ranks(reference, np.broadcast_to(grey, reference.shape))
-        rows = zip(rank.reshape(-1, grey.size), np.broadcast_to(target, rank.shape).reshape(-1, grey.size))
-        return np.stack([np.interp(mine, theirs, grey) for mine, theirs in rows]).reshape(rank.shape)
+        reference = Histogram.of(reference)
+        rank = _ranks(counts.counts, counts.bins(clipped))
+        theirs = reference.middles()
+        target = _ranks(reference.counts, np.broadcast_to(np.arange(grey.shape[-1]), theirs.shape))
+        rows = (np.broadcast_to(part, rank.shape).reshape(-1, grey.shape[-1]) for part in (rank, target, theirs))
+        return np.stack([np.interp(*row) for row in zip(*rows)]).reshape(rank.shape)
 
     def statistics(self, counts: np.ndarray, site_std: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Center and scale of counted pixels.
 
         Parameters
         ----------
-        counts : (..., 256) int64
+        counts : (..., N) int64, or Histogram
+            With a clip, mean and standard deviation are those of the bins, also where there are exact sums.
         site_std : (...) float64, optional
             Mean of the images' standard deviations, for ``scale="mean_site_std"``; by default the counts are those
             of one image.
@@ -133,12 +138,14 @@ class Normalize:
         -------
         center, scale : (...) float64
         """
+        counts = Histogram.of(counts)
         if self.clip != (0, 100):
-            counts = _clipped(counts, *(percent / 100 for percent in self.clip))
-        mean, std = moments.mean_std(counts)
-        center = mean if self.center == "mean" else moments.quantile(counts, 0.5)
+            limits = (moments.quantile(counts.counts, percent / 100) for percent in self.clip)
+            counts = Histogram(_clipped(counts.counts, *limits), counts.shift)
+        mean, std = counts.mean_std()
+        center = mean if self.center == "mean" else counts.quantile(0.5)
         if self.scale == "mad":
-            scale = MAD_TO_SIGMA * moments.mad(counts)
+            scale = MAD_TO_SIGMA * counts.mad()
         elif self.scale == "mean_site_std" and site_std is not None:
             scale = site_std
         else:
@@ -147,7 +154,7 @@ class Normalize:
 
 
 def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Share of pixels below ``values``, with half of a grey value's own pixels, rising strictly in (..., 256)."""
+    """Share of pixels below ``values``, in bins, with half of a bin's own pixels, rising strictly in (..., N)."""
     upto = counts.cumsum(-1, dtype=np.int64)
     middle = (upto - counts / 2) / np.maximum(upto[..., -1:], 1)
     # A grey value that no pixel has lies between its neighbours, in proportion to a share too small to matter.
@@ -157,10 +164,10 @@ def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
     return below + (values - low) * (above - below)
 
 
-def _clipped(counts: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Counts with what lies beyond two quantiles moved to the nearest whole grey value within."""
+def _clipped(counts: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Counts with what lies beyond two places, (...) in bins, moved to the nearest whole bin within."""
     bins = np.arange(counts.shape[-1])
-    first, last = np.ceil(moments.quantile(counts, low)), np.floor(moments.quantile(counts, high))
+    first, last = np.ceil(low), np.floor(high)
     first, last = np.minimum(first, last)[..., None], np.maximum(first, last)[..., None]
     inside = np.where((bins >= first) & (bins <= last), counts, 0)
     below, above = (np.where(bins < first, counts, 0).sum(-1), np.where(bins > last, counts, 0).sum(-1))

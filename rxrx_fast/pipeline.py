@@ -3,9 +3,10 @@
 The order, the reading and the faults are this project's, because DALI's own readers shuffle within a buffer, know
 nothing of sites, and end the epoch at the first bad file. What DALI decodes depends on the files:
 
-- RxRx1's own (8-bit grayscale PNG) are decoded by ``rxrx_kernels`` in the pool's threads, straight into one
-  (B, C, H, W) array that DALI takes over without a copy and carries to the device;
-- with a GPU that is faster at it (:mod:`rxrx_fast.decode_choice`), the same files are gathered, still compressed, into
+- RxRx1's own (grayscale PNG) are decoded by ``rxrx_kernels`` in the pool's threads, straight into one (B, C, H, W)
+  array that DALI takes over without a copy and carries to the device; so are all files of 16 bits, by what the store
+  has for them;
+- with a GPU that is faster at it (:mod:`rxrx_fast.decode_choice`), 8-bit PNG files are gathered, still compressed, into
   one page-locked buffer a batch, which DALI carries to the GPU, where they are decoded;
 - all others enter DALI as encoded bytes and are decoded there. A batch of B sites with six files each leaves as one
   dense tensor, so that stacking the channels costs nothing: it is a view.
@@ -45,7 +46,10 @@ BATCHES_IN_FLIGHT = _READ_AHEAD + _DECODE_AHEAD + 1
 
 
 class Decoded(NamedTuple):
-    """One batch: ``positions`` (B,) int64 in the store; ``stack`` (B, C, H, W) uint8, of NumPy or (on a GPU) torch."""
+    """One batch: ``positions`` (B,) int64 in the store; ``stack`` (B, C, H, W) of the store's dtype.
+
+    The stack is NumPy's, or on a GPU torch's.
+    """
 
     positions: np.ndarray
     stack: object
@@ -118,8 +122,8 @@ class SitePipeline:
         self._meter = meter or Meter()
         self._in_flight: deque[_Batch] = deque()
         self._again: deque[_Batch] = deque()
-        # The size is asked for before any thread needs it.
-        self._image_size = store.image_size
+        # Size and depth are asked for before any thread needs them.
+        self._image_size, self._dtype = store.image_size, store.dtype
         self._decodes = store.decodes
         self._buffers = buffers or Buffers(BATCHES_IN_FLIGHT)
         self._stream = stream
@@ -139,7 +143,7 @@ class SitePipeline:
             for positions in batches:
                 positions = [int(p) for p in positions]
                 shape = (len(positions), len(self._store.channels), *self._image_size)
-                pixels = self._buffers.take(shape, np.uint8) if self._decodes else None
+                pixels = self._buffers.take(shape, self._dtype) if self._decodes else None
                 slots = [None] * len(positions) if pixels is None else pixels
                 futures = [self._pool.submit(self._take, *pair) for pair in zip(positions, slots)]
                 waiting.append((positions, pixels, slots, futures))
@@ -211,7 +215,8 @@ class SitePipeline:
         )
         with pipe:
             ndim = 3 if self._decodes else 1
-            source = fn.external_source(source=self._feed(), no_copy=True, dtype=types.UINT8, ndim=ndim)
+            dtype = types.UINT16 if self._decodes and self._dtype == np.uint16 else types.UINT8
+            source = fn.external_source(source=self._feed(), no_copy=True, dtype=dtype, ndim=ndim)
             if self._decodes or self._gpu_decoder is not None:
                 output = source if self._device_id is None else source.gpu()
             else:

@@ -153,7 +153,8 @@ class Policy:
     gain, offset : float
         Normalised values x become a x + b by channel, a drawn from N(1, gain) and b from N(0, offset).
     gamma : float
-        Grey values v become 255 (v / 255) ** g by channel, log(g) uniform within +- log(1 + gamma).
+        Grey values v become 255 (v / 255) ** g by channel, log(g) uniform within +- log(1 + gamma). Of 16-bit images,
+        255 is 4095 or the first of 8191, 16383, 32767, 65535 that no counted pixel passes (65535 if none is counted).
     channel_dropout : float
         Probability of each channel to become zero; one that was drawn at random is always kept.
     channel_shuffle : float
@@ -395,7 +396,7 @@ _RULES = {
     "offset": (0, 100, "from 0 to 100"),
     "gamma": (0, 10, "from 0 to 10"),
     "blur": (0, MAX_SIGMA, f"of pixels from 0 to {MAX_SIGMA:.0f}"),
-    "noise": (0, 255, "from 0 to 255"),
+    "noise": (0, 65535, "from 0 to 65535"),
     "shot": (0, 255, "from 0 to 255"),
     "cutmix": (0, 100, "from 0 to 100"),
     "mixup": (0, 100, "from 0 to 100"),

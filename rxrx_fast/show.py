@@ -109,7 +109,7 @@ def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -
     if not here:
         raise DataError(f"site {row['site_id']} has no image under {catalog.root}")
     stack = FileStore(catalog.take([position]), here).pixels(0)
-    planes = np.zeros((total, *stack.shape[1:]), np.uint8)
+    planes = np.zeros((total, *stack.shape[1:]), stack.dtype)
     planes[[c - 1 for c in here]] = stack
     low, high = np.percentile(planes, (_LOW, _HIGH), axis=(1, 2))
 
@@ -176,7 +176,8 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
         shift = mean[:, widest] if r else np.zeros(count)
         unit = std[:, widest] if r else np.ones(count)
         axes = sheet.axes(label + count * (side + _GAP), y, curves, side)
-        _distributions(axes, counts[:, widest], shift, unit, f"{STAINS[widest].short}: pixel values by plate")
+        title = f"{STAINS[widest].short}: pixel values by plate"
+        _distributions(axes, counts[:, widest], 1 << stats.shift, shift, unit, title)
     return save(sheet.figure, path)
 
 
@@ -393,12 +394,18 @@ def _legible(color: np.ndarray) -> np.ndarray:
     return color + (1 - color) * 0.25
 
 
-def _distributions(axes, counts: np.ndarray, shift: np.ndarray, unit: np.ndarray, title: str) -> None:
-    """Densities of (P, 256) counts over (value - shift) / unit, a curve a plate."""
+def _distributions(axes, counts: np.ndarray, width: int, shift: np.ndarray, unit: np.ndarray, title: str) -> None:
+    """Densities of (P, N) counts, in bins ``width`` wide, over (value - shift) / unit, a curve a plate."""
+    # As many curves' points as 8 bits have: finer ones are noise.
+    used = np.flatnonzero(counts.any(0))[-1] + 1
+    joined = max(1, -(-int(used) // 256))
+    if counts.shape[1] > 256:
+        counts = counts[:, : 256 * joined].reshape(len(counts), 256, joined).sum(-1)
+        width = width * joined
     # Without the last value: there saturated pixels pile up, whatever their true value.
     shares = counts[:, :-1] / counts.sum(1, keepdims=True)
-    values = (np.arange(shares.shape[1]) - shift[:, None]) / unit[:, None]
-    density = shares * unit[:, None]
+    values = (np.arange(shares.shape[1]) * width - shift[:, None]) / unit[:, None]
+    density = shares * unit[:, None] / width
     for x, y in zip(values, density):
         axes.plot(x, y, linewidth=1.3, alpha=0.9)
     last = [x[np.searchsorted(share.cumsum(), 0.99 * share.sum())] for x, share in zip(values, shares)]

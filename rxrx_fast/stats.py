@@ -1,7 +1,8 @@
 """PlateStats: additive histograms by plate and channel, and every normalisation that follows from them.
 
 The histogram is the statistic: counts add up over sites, workers and machines without rounding, so statistics fitted
-in parts and merged equal those fitted at once, bit for bit.
+in parts and merged equal those fitted at once, bit for bit. Those of 16-bit pixels go by bins, beside sums that are
+exact: see :mod:`rxrx_kernels.moments16` for what that means for each statistic.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from rxrx_kernels import moments
+from rxrx_kernels.moments16 import BINS16, Histogram, coarsened, histogram16
 
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.illumination import block_shift, light_factors
@@ -37,7 +40,8 @@ _KINDS = ("treatment", "positive_control", "negative_control")
 _WELLS = {"all": (0, 1, 2), "controls": (1, 2), "negative_control": (2,)}
 # A lost interval costs a minute of work; a shorter one would spend more time saving a full data set's 15 MB.
 _SAVE_EVERY_S = 60.0
-_SITE_FIELDS = {"mean": np.float64, "std": np.float64, "median": np.float64, "min": np.uint8, "max": np.uint8}
+_SITES_PENDING = 512
+_SITE_FIELDS = ("mean", "std", "median", "min", "max")
 
 
 def default_path(root: str | os.PathLike) -> Path:
@@ -65,7 +69,7 @@ class Normalizer(NamedTuple):
     groups : (N,) int64
         Row of the tables for each site.
     center, scale : (G, C) float64
-    mapping : (G, C, 256) float64, or None
+    mapping : (G, C, N) float64, or None
         What grey values are mapped to before.
     """
 
@@ -84,22 +88,30 @@ class PlateStats:
         Names such as "HEPG2-01/1".
     cell_types, experiments : list of str
         Of each plate.
-    counts : (P, 3, C, 256) int64
-        Pixels by plate, kind of well (treatment, positive control, negative control), channel and value.
+    bits : int
+        8 or 16, of the pixels.
+    counts : (P, 3, C, 256) int64, or (P, 3, C, 4096)
+        Pixels by plate, kind of well (treatment, positive control, negative control), channel and value; with 16 bits
+        by bins of ``1 << shift`` values: 1 while no pixel passes 4095, and at most 16.
+    shift : int
+    sums : (P, 3, C, 4) int64
+        With 16 bits, the exact sums of :class:`rxrx_kernels.moments16.Histogram`; zeros with 8.
     field : (P, C, GH, GW) int64
         Sums of the pixels of square blocks, at most 32 on a side, over a plate's sites.
     sites : pandas.DataFrame
         One row a site: site_id, well, plate (index into ``plates``), kind (0 to 2).
     moments : dict of (S, C) arrays
-        mean, std (ddof=0), median float64; min, max uint8.
+        mean, std (ddof=0), median float64; min, max uint8 or uint16.
     """
 
-    def __init__(self, channels: int):
-        self.channels = int(channels)
+    def __init__(self, channels: int, bits: int = 8):
+        self.channels, self.bits, self.shift = int(channels), int(bits), 0
         self.plates: list[str] = []
         self.cell_types: list[str] = []
         self.experiments: list[str] = []
-        self.counts = np.zeros((0, len(_KINDS), self.channels, moments.BINS), np.int64)
+        bins = moments.BINS if bits == 8 else BINS16
+        self.counts = np.zeros((0, len(_KINDS), self.channels, bins), np.int64)
+        self.sums = np.zeros((0, len(_KINDS), self.channels, 4), np.int64)
         #: (height, width) of the images; None before the first.
         self.image_size: tuple[int, int] | None = None
         self.field = np.zeros((0, self.channels, 0, 0), np.int64)
@@ -111,9 +123,12 @@ class PlateStats:
                 "kind": np.zeros(0, int),
             }
         )
-        self.moments = {name: np.zeros((0, self.channels), kind) for name, kind in _SITE_FIELDS.items()}
+        self.moments = {name: np.zeros((0, self.channels), self._kind(name)) for name in _SITE_FIELDS}
         #: Sites that could not be read, as (site_id, path, reason).
         self.faults: list[tuple[str, str, str]] = []
+
+    def _kind(self, field: str) -> np.dtype:
+        return np.dtype(f"u{self.bits // 8}" if field in ("min", "max") else np.float64)
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -156,9 +171,9 @@ class PlateStats:
             raise UsageError(f"on_error={on_error!r}: must be 'raise' or 'skip'")
         catalog = catalog.available()
         channels = catalog.layout.channels
-        stats = cls(channels)
-        if path is not None and os.path.exists(path):
-            stats = cls.load(path)
+        taken_up = path is not None and os.path.exists(path)
+        stats = cls.load(path) if taken_up else cls(channels, _bits(catalog))
+        if taken_up:
             if stats.channels != channels:
                 raise DataError(
                     f"{path} holds statistics of {stats.channels} channels, not {channels}: name another file"
@@ -188,11 +203,16 @@ class PlateStats:
         plate_codes, plate_names = catalog.group_keys("plate")
         kinds = pd.Categorical(table["well_type"].astype(str), categories=_KINDS).codes
         store = FileStore(catalog, tuple(range(1, self.channels + 1)))
+        if store.dtype.itemsize * 8 != self.bits:
+            raise DataError(
+                f"{path} holds statistics of {self.bits}-bit pixels, not of these files': name another file"
+            )
         self._sized(store.image_size)
         shift = block_shift(store.image_size)
+        histogram = moments.histogram if self.bits == 8 else histogram16
 
         def look(stack):
-            return moments.histogram(stack), moments.block_sums(stack, shift)
+            return histogram(stack), moments.block_sums(stack, shift)
 
         # A plate at a time keeps reads in one directory.
         todo = todo[np.argsort(plate_codes[todo], kind="stable")]
@@ -204,14 +224,15 @@ class PlateStats:
             self.faults.append((fault.site_id, fault.path, fault.reason))
             return None
 
-        pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        pending: list[tuple[np.ndarray, tuple, tuple]] = []
 
         def absorb() -> None:
             if pending:
-                positions, counts, sums = (np.concatenate(parts) for parts in zip(*pending))
+                positions, counts, sums = (list(chain(*parts)) for parts in zip(*pending))
                 rows = table.iloc[positions]
                 plates = [plate_names[code] for code in plate_codes[positions]]
-                self._add(rows, plates, np.maximum(kinds[positions], 0), counts, sums)
+                counts = np.stack(counts) if self.bits == 8 else Histogram.stack(counts)
+                self._add(rows, plates, np.maximum(kinds[positions], 0), counts, np.stack(sums))
                 pending.clear()
 
         saved = time.monotonic()
@@ -221,9 +242,11 @@ class PlateStats:
             )
             try:
                 for decoded in pipeline:
-                    counts, sums = (np.stack(part) for part in zip(*pool.map(look, decoded.stack)))
-                    pending.append((decoded.positions, counts, sums))
+                    pending.append((decoded.positions, *zip(*pool.map(look, decoded.stack))))
                     progress.update(len(decoded.positions))
+                    # Histograms of 16-bit sites are a megabyte for every six or seven of them.
+                    if self.bits == 16 and len(pending) * batch_size >= _SITES_PENDING:
+                        absorb()
                     if time.monotonic() - saved > _SAVE_EVERY_S:
                         absorb()
                         if path is not None:
@@ -258,28 +281,36 @@ class PlateStats:
                 self.experiments.append(row.experiment)
         self._grow()
         codes = np.array([index[name] for name in plates], np.int64)
-        np.add.at(self.counts, (codes, kinds), counts)
+        histogram = Histogram.of(counts)
+        self._coarsen(int(histogram.shift.max(initial=0)))
+        np.add.at(self.counts, (codes, kinds), coarsened(histogram.counts, histogram.shift, self.shift))
+        if histogram.sums is not None:
+            np.add.at(self.sums, (codes, kinds), histogram.sums)
         np.add.at(self.field, codes, sums)
         names = {name: rows[name].astype(str).to_numpy() for name in ("site_id", "well")}
         sites = pd.DataFrame({**names, "plate": codes, "kind": kinds})
         self.sites = pd.concat([self.sites, sites], ignore_index=True)
-        mean, std = moments.mean_std(counts)
-        seen = counts > 0
-        found = {
-            "mean": mean,
-            "std": std,
-            "median": moments.quantile(counts, 0.5),
-            "min": seen.argmax(-1),
-            "max": moments.BINS - 1 - seen[..., ::-1].argmax(-1),
-        }
-        for name, kind in _SITE_FIELDS.items():
-            self.moments[name] = np.concatenate([self.moments[name], found[name].astype(kind)])
+        mean, std = histogram.mean_std()
+        least, most = (histogram.least, histogram.most) if self.bits == 16 else _extremes(counts)
+        found = {"mean": mean, "std": std, "median": histogram.quantile(0.5), "min": least, "max": most}
+        for name in _SITE_FIELDS:
+            self.moments[name] = np.concatenate([self.moments[name], found[name].astype(self._kind(name))])
 
     def _grow(self) -> None:
         fresh = len(self.plates) - len(self.counts)
-        if fresh:
-            self.counts = np.concatenate([self.counts, np.zeros((fresh, *self.counts.shape[1:]), np.int64)])
-            self.field = np.concatenate([self.field, np.zeros((fresh, *self.field.shape[1:]), np.int64)])
+        for name in ("counts", "sums", "field") if fresh else ():
+            array = getattr(self, name)
+            setattr(self, name, np.concatenate([array, np.zeros((fresh, *array.shape[1:]), np.int64)]))
+
+    def _coarsen(self, shift: int) -> None:
+        """Widen the bins to ``1 << shift`` grey values, if they are narrower."""
+        if shift > self.shift:
+            self.counts, self.shift = coarsened(self.counts, self.shift, shift), shift
+
+    def _histogram(self, plates: np.ndarray, kinds: list[int]) -> Histogram:
+        """What was counted on these plates in wells of these kinds, of (C,) channels."""
+        counts, sums = (array[np.ix_(plates, kinds)].sum((0, 1)) for array in (self.counts, self.sums))
+        return Histogram(counts, np.full(self.channels, self.shift), sums if self.bits == 16 else None)
 
     # Parts -----------------------------------------------------------------------------------------------------------
 
@@ -289,16 +320,18 @@ class PlateStats:
         Raises
         ------
         DataError
-            If a site was counted in both, or the numbers of channels differ.
+            If a site was counted in both, or the numbers of channels or of bits differ.
         """
-        if self.channels != other.channels:
-            raise DataError(f"statistics of {self.channels} and of {other.channels} channels can't be merged")
+        for name, mine, theirs in (("channels", self.channels, other.channels), ("bits", self.bits, other.bits)):
+            if mine != theirs:
+                raise DataError(f"statistics of {mine} and of {theirs} {name} can't be merged")
         twice = other.sites["site_id"][other.sites["site_id"].isin(self.sites["site_id"])]
         if len(twice):
             raise DataError(
                 f"{len(twice)} sites are in both statistics, the first is {twice.iloc[0]}: merge disjoint parts"
             )
-        merged = PlateStats(self.channels)
+        merged = PlateStats(self.channels, self.bits)
+        merged._coarsen(max(self.shift, other.shift))
         for part in (self, other):
             index = {name: i for i, name in enumerate(merged.plates)}
             for name, cell_type, experiment in zip(part.plates, part.cell_types, part.experiments):
@@ -311,7 +344,8 @@ class PlateStats:
                 merged._sized(part.image_size)
             merged._grow()
             codes = np.array([index[name] for name in part.plates], np.int64)
-            merged.counts[codes] += part.counts
+            merged.counts[codes] += coarsened(part.counts, part.shift, merged.shift)
+            merged.sums[codes] += part.sums
             if part.image_size is not None:
                 merged.field[codes] += part.field
             merged.sites = pd.concat(
@@ -339,6 +373,8 @@ class PlateStats:
             "site_kind": self.sites["kind"].to_numpy(np.int64),
             **{f"site_{name}": values for name, values in self.moments.items()},
         }
+        if self.bits == 16:
+            arrays |= {"sums": self.sums, "shift": np.array(self.shift)}
         # Named by the process and not by tempfile, which would keep the file from everybody else on the cluster.
         temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
@@ -365,7 +401,11 @@ class PlateStats:
                         f"{path}: of version {int(file['version'])}, and this reads version {_VERSION}: fit it again"
                     )
                 counts = file["counts"]
-                stats = cls(counts.shape[2])
+                stats = cls(counts.shape[2], 16 if "sums" in file else 8)
+                if stats.bits == 16:
+                    stats.sums, stats.shift = file["sums"], int(file["shift"])
+                else:
+                    stats.sums = np.zeros((*counts.shape[:3], 4), np.int64)
                 stats.plates, stats.cell_types = file["plates"].tolist(), file["cell_types"].tolist()
                 stats.experiments = file["experiments"].tolist()
                 stats.counts, stats.field = counts, file["field"]
@@ -403,10 +443,10 @@ class PlateStats:
         used = np.unique(groups)
         members = self._members(normalize, names, used)
         kinds = list(_WELLS[normalize.wells])
-        counts = np.stack([self.counts[np.ix_(plates, kinds)].sum((0, 1)) for plates in members])
+        counts = Histogram.stack([self._histogram(plates, kinds) for plates in members])
         site_std = None
         if normalize.scale == "mean_site_std":
-            site_std = np.full(counts.shape[:2], np.nan)
+            site_std = np.full((len(members), self.channels), np.nan)
             plate, kind = self.sites["plate"].to_numpy(), self.sites["kind"].to_numpy()
             for i, plates in enumerate(members):
                 mine = np.isin(plate, plates) & np.isin(kind, kinds)
@@ -416,10 +456,10 @@ class PlateStats:
         mapping = None
         with np.errstate(invalid="ignore"):
             if normalize.method == "quantile":
-                everything = self.counts[:, kinds].sum((0, 1))
+                everything = self._histogram(np.arange(len(self.plates)), kinds)
                 mapping = normalize.mapping(counts, everything)
                 center, scale = replace(normalize, clip=(0, 100)).statistics(everything)
-                center, scale = (np.broadcast_to(part, counts.shape[:2]) for part in (center, scale))
+                center, scale = (np.broadcast_to(part, (len(members), self.channels)) for part in (center, scale))
             else:
                 mapping = normalize.mapping(counts) if normalize.maps else None
                 center, scale = normalize.statistics(counts, site_std)
@@ -512,17 +552,19 @@ class PlateStats:
             if level not in ("global", "cell_type", "experiment", "plate"):
                 raise UsageError(f"level={level!r}: must be global, cell_type, experiment, plate or site")
             names, members = self._groups(level)
-            counts = np.stack([self.counts[plates].sum((0, 1)) for plates in members]) if members else self.counts[:, 0]
-            mean, std = moments.mean_std(counts)
-            seen = counts > 0
+            kinds, wanted = range(len(_KINDS)), members or [np.zeros(0, np.int64)]
+            histogram = Histogram.stack([self._histogram(plates, kinds) for plates in wanted])
+            mean, std = histogram.mean_std()
+            least, most = _extremes(histogram.counts) if self.bits == 8 else self._site_extremes(wanted)
             columns = {
                 "mean": mean,
                 "std": std,
-                "median": moments.quantile(counts, 0.5),
-                "mad": moments.mad(counts),
-                "min": seen.argmax(-1),
-                "max": moments.BINS - 1 - seen[..., ::-1].argmax(-1),
+                "median": histogram.quantile(0.5),
+                "mad": histogram.mad(),
+                "min": least,
+                "max": most,
             }
+            columns = {name: values[: len(members)] for name, values in columns.items()}
             columns = {name: values.reshape(-1) for name, values in columns.items()}
             plate = self.sites["plate"].to_numpy()
             sites = np.array([np.isin(plate, plates).sum() for plates in members], np.int64)
@@ -535,3 +577,24 @@ class PlateStats:
                 **columns,
             }
         )
+
+    def _site_extremes(self, members: list[np.ndarray]) -> list[np.ndarray]:
+        """Darkest and brightest pixel of all sites on each group's plates, (G, C)."""
+        plate = self.sites["plate"].to_numpy()
+        inside = [np.isin(plate, plates) for plates in members]
+        parts = (("min", np.min, np.iinfo(np.uint16).max), ("max", np.max, 0))
+        return [
+            np.stack([least(self.moments[name][mine], axis=0, initial=empty) for mine in inside])
+            for name, least, empty in parts
+        ]
+
+
+def _bits(catalog) -> int:
+    """8 or 16: of the pixels of a catalog's files."""
+    return 8 * FileStore(catalog, (1,)).dtype.itemsize if len(catalog) else 8
+
+
+def _extremes(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest value that was counted, (...), of (..., 256) counts."""
+    seen = counts > 0
+    return seen.argmax(-1), counts.shape[-1] - 1 - seen[..., ::-1].argmax(-1)

@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 from rxrx_kernels import augment, blur, tone, warp
+from rxrx_kernels.moments16 import WIDEST, Histogram
 
 from rxrx_fast import geometry
 from rxrx_fast.normalize import Normalize
 from rxrx_fast.policy import Draws, Policy
 
-__all__ = ["Plan", "View"]
+__all__ = ["RAW", "Plan", "View"]
+
+#: Output types that give grey values as they are stored; nothing is normalised.
+RAW = ("uint8", "uint16")
 
 _F32 = np.float32
 
@@ -28,12 +32,15 @@ class Plan(NamedTuple):
     center, scale : (B, C) float32
     augmentations : list
         B :class:`rxrx_kernels.augment.Augmentation`; None where the code says it all.
+    raw : bool
+        Whether grey values are delivered, so that uint16 does not stand for the bits of bfloat16.
     """
 
     codes: np.ndarray
     center: np.ndarray
     scale: np.ndarray
     augmentations: list
+    raw: bool = False
 
 
 class View(NamedTuple):
@@ -44,13 +51,18 @@ class View(NamedTuple):
     normalize : Normalize
     center, scale : (B, C) float64, or None
         Statistics that normalise; None where each site's own are taken, from its histogram.
-    mapping : (B, C, 256) float64, or None
+    mapping : (B, C, N) float64, or None
         Grey values that take the place of grey values before that (quantile matching, clipping).
     flat : (B, C, GH, GW) float32, or None
         Factors that undo uneven illumination, at nodes ``1 << shift`` pixels apart.
     shift : int
     shape, out_shape : (height, width)
         Of the stored images and of the output.
+    bits : int
+        8 or 16, of the stored pixels.
+    step : int
+        With 16 bits: tables go by bins of ``1 << step`` grey values, see :mod:`rxrx_kernels.moments16`. Where each
+        site's own statistics are taken, so is its own step.
     """
 
     draws: Draws
@@ -63,6 +75,8 @@ class View(NamedTuple):
     shift: int
     shape: tuple[int, int]
     out_shape: tuple[int, int]
+    bits: int = 8
+    step: int = WIDEST
 
     @property
     def per_site(self) -> bool:
@@ -74,7 +88,7 @@ class View(NamedTuple):
 
         Parameters
         ----------
-        counts : (B, C, 256) int64, or None
+        counts : (B, C, 256) int64, Histogram of (B, C), or None
             The sites' histograms, if :attr:`per_site`.
         """
         center, scale = self.normalize.statistics(counts) if self.per_site else (self.center, self.scale)
@@ -85,14 +99,14 @@ class View(NamedTuple):
 
         Parameters
         ----------
-        counts : (B, C, 256) int64, or None
+        counts : (B, C, 256) int64, Histogram of (B, C), or None
             The sites' histograms, if :attr:`per_site`.
         dtype : str
-            Of the output; with "uint8" grey values are delivered and nothing is normalised.
+            Of the output; with one of :data:`RAW` grey values are delivered and nothing is normalised.
         together : bool
             All samples go the same way, as one launch on a GPU needs it: all have codes, or none has.
         """
-        raw = dtype == "uint8"
+        raw = dtype in RAW
         draws, policy = self.draws, self.policy
         count, channels = draws.mean_factor.shape
         if raw:
@@ -103,9 +117,11 @@ class View(NamedTuple):
             if self.per_site and self.normalize.maps:
                 mapping = self.normalize.mapping(counts)
         black = center.copy() if policy.border == "mean" else np.zeros_like(center)
-        table = None
+        table = steps = None
         if not raw and (mapping is not None or draws.gamma is not None):
-            table, black = _table(draws, policy, mapping, center, scale, black)
+            if self.bits == 16:
+                steps = counts.shift if self.per_site else np.full(center.shape, self.step)
+            table, black = _table(draws, policy, mapping, center, scale, black, steps)
         # (x / scale') gain + offset, in the form (pixel - center) * factor.
         factor = 1 / scale
         if not raw and draws.gain is not None:
@@ -128,12 +144,13 @@ class View(NamedTuple):
             if amount is not None:
                 busy = busy | (amount.reshape(count, -1) != 0).any(1)
         # The simplest kernel does not know every type.
-        codes[busy | (dtype == "bfloat16")] = -1
+        codes[busy | (dtype == "bfloat16") | (self.bits == 16)] = -1
         if together and (codes < 0).any():
             codes[:] = -1
-        return Plan(codes, center, factor, self._augmentations(codes, center, factor, black, table, fixed, boxes))
+        augmentations = self._augmentations(codes, center, factor, black, table, steps, fixed, boxes)
+        return Plan(codes, center, factor, augmentations, raw)
 
-    def _augmentations(self, codes, center, factor, black, table, fixed, boxes) -> list:
+    def _augmentations(self, codes, center, factor, black, table, steps, fixed, boxes) -> list:
         draws, policy = self.draws, self.policy
         channels = center.shape[1]
         sampling = np.array([warp.FILTERS[policy.interpolation], warp.BORDERS.get(policy.border, warp.CONSTANT)])
@@ -147,6 +164,8 @@ class View(NamedTuple):
             changes = {"matrix": fixed[b], "fill": black[b], "center": center[b], "scale": factor[b], "box": boxes[b]}
             if table is not None:
                 changes["table"] = table[b]
+            if steps is not None:
+                changes["steps"] = np.ascontiguousarray(steps[b])
             if self.flat is not None:
                 changes["flat"] = self.flat[b]
             if keys is not None:
@@ -165,22 +184,32 @@ class View(NamedTuple):
         return found
 
 
-def _table(draws, policy, mapping, center, scale, black):
-    """Tables (B, C, 257) float32 from grey values to finished ones, and the grey values that lie outside."""
+def _table(draws, policy, mapping, center, scale, black, steps):
+    """Tables (B, C, ...) float32 from grey values to finished ones, and the grey values that lie outside.
+
+    ``steps`` is (B, C) for 16-bit pixels, whose tables go by the middles of bins, and None for 8-bit ones, whose tables
+    have an entry a grey value and the last one twice.
+    """
     count, channels = center.shape
-    grey = np.minimum(np.arange(tone.TABLE), tone.TABLE - 2.0)
-    values = np.broadcast_to(grey, (count, channels, tone.TABLE))
+    entries, most = (tone.TABLE - 1, 255) if steps is None else (tone.TABLE16, (tone.TABLE16 << steps[..., None]) - 1)
+    shift = np.zeros((count, channels), np.int64) if steps is None else steps
+    bins = Histogram(np.broadcast_to(np.int64(0), (count, channels, entries)), shift)
+    grey = values = bins.middles()
     if draws.gamma is not None:
-        values = 255 * (values / 255) ** draws.gamma[..., None]
+        values = most * (values / most) ** draws.gamma[..., None]
     if mapping is not None:
-        # Between whole grey values, where gamma leads, the mapping is linear.
-        low = np.minimum(values.astype(np.int64), mapping.shape[-1] - 2)
+        # Between the middles of bins, where gamma leads, the mapping is linear.
+        place = bins.bins(values)
+        low = np.clip(place.astype(np.int64), 0, entries - 2)
         below = np.take_along_axis(mapping, low, -1)
-        values = below + (values - low) * (np.take_along_axis(mapping, low + 1, -1) - below)
+        values = below + (place - low) * (np.take_along_axis(mapping, low + 1, -1) - below)
     table = (values - center[..., None]) / scale[..., None]
     if policy.border == "mean":
         # Where the table, which never falls, comes to zero.
-        black = np.array([[np.interp(0.0, row[:-1], grey[:-1]) for row in rows] for rows in table])
+        rows = zip(table.reshape(-1, entries), grey.reshape(-1, entries))
+        black = np.array([np.interp(0.0, *row) for row in rows]).reshape(count, channels)
+    if steps is None:
+        table = np.concatenate([table, table[..., -1:]], axis=-1)
     if draws.gain is not None:
         table = table * draws.gain[..., None]
     if draws.offset is not None:
@@ -192,7 +221,7 @@ def _ordered(augmentation, order):
     """The channels in another order, each with its own tables; -1 leaves one out."""
     source = np.maximum(order, 0)
     changes = {"order": order.astype(np.int64)}
-    for name in ("fill", "center", "scale", "table", "noise", "flat"):
+    for name in ("fill", "center", "scale", "table", "steps", "noise", "flat"):
         array = getattr(augmentation, name)
         if len(array):
             changes[name] = np.ascontiguousarray(array[source])
