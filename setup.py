@@ -12,6 +12,8 @@ DALI_12 = "nvidia-dali-cuda120>=2.0,<3"
 BENCH = ["opencv-python-headless>=4.10,<6", "pytest-benchmark>=5,<6", "psutil>=5.9,<8"]
 # What the race runs against besides torch and DALI; none of it is needed for anything else.
 PEERS = ["spdl-core>=0.8,<1", "webdataset>=1.0,<2", "litdata>=0.2.76,<0.3", "monai>=1.6,<2", *BENCH]
+# What the comparison of corrections measures with; --backbone small and everything else of the recipes need no more.
+TRAIN = ["scikit-learn>=1.4,<2"]
 TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", *BENCH]
 
 setup(
@@ -45,6 +47,11 @@ setup(
         "test": TEST,
         "bench": BENCH,
         "peers": PEERS,
+        "train": TRAIN,
+        # Must be the build that goes with torch's: on a machine without a GPU, torch's own index has one for CPUs.
+        "backbones": [*TRAIN, "torchvision>=0.19,<1"],
+        # Apart from the rest because of its licence, the GPL.
+        "harmony": [*TRAIN, "harmonypy>=2.0,<3"],
     },
     entry_points={"console_scripts": ["rxrx-fast = rxrx_fast.cli:main"]},
     classifiers=[

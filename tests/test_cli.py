@@ -11,7 +11,7 @@ import pytest
 
 from rxrx_fast import cli, show, stats, synthetic
 
-COMMANDS = ("demo", "synth", "stats", "bench", "show", "doctor")
+COMMANDS = ("demo", "synth", "stats", "bench", "show", "train", "doctor")
 
 
 def run(capsys, *arguments):
