@@ -20,6 +20,14 @@ def run(options) -> None:
             print(classify.table(results))
             print(f"the loader, in training: {results['train']['loader']}")
             print(f"results are in {options.out}")
+    elif options.recipe == "correct":
+        from rxrx_fast.recipes import correct
+
+        results = correct.run(_settings(correct.Settings, given))
+        if _speaks():
+            print(correct.table(results))
+            print(f"the loader, in training: {results['rows'][options.correction]['loader']}")
+            print(f"table, figures and runs are in {options.out}")
     elif options.recipe == "leaks":
         from rxrx_fast.recipes import leaks
 
@@ -79,6 +87,24 @@ def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
     _add_network(classify)
     _add_training(classify, positive)
 
+    correct = recipe(
+        "correct", "corrections of the batch effect side by side",
+        "Trains one classifier for each correction of pixels, corrects the embeddings of one of them in further ways, "
+        "and measures the same of all: is the siRNA found in experiments not trained on, and how much of the batch is "
+        "left. One table, one figure. Stopped, the same command goes on where it was.",
+        "rxrx-fast train correct data/rxrx1 --epochs 30 --pixels none plate adabn-plate --embeddings tvn combat",
+    )  # fmt: skip
+    _add_data(correct, positive)
+    _add_correction(correct, "none")
+    correct.add_argument("--pixels", metavar="NAME", nargs="+", default=argparse.SUPPRESS,
+                         help="corrections of pixels (default: all)")  # fmt: skip
+    correct.add_argument("--embeddings", metavar="NAME", nargs="*", default=argparse.SUPPRESS,
+                         help="of embeddings: center-plate, center-experiment, standardize-plate, "
+                         "standardize-experiment, sphering, tvn, coral, combat, harmony (default: all but harmony, "
+                         "which needs a package)")  # fmt: skip
+    _add_network(correct)
+    _add_training(correct, positive)
+
     leaks = recipe(
         "leaks", "whether siRNAs can be told without looking at cells",
         "Fits cheap linear models to mean intensities, places on the plate, the order of files and shuffled labels, "
@@ -102,8 +128,8 @@ def _add_data(parser, positive) -> None:
     parser.add_argument("--size", metavar="PX", type=positive, help="pixels on a side (default: as stored)")
 
 
-def _add_correction(parser) -> None:
-    parser.add_argument("--correction", metavar="NAME", default="plate",
+def _add_correction(parser, default: str = "plate") -> None:
+    parser.add_argument("--correction", metavar="NAME", default=default,
                         help="none, cell_type, experiment, plate, site, controls, robust, quantile, illumination, "
                         "adabn-plate, adabn-experiment")  # fmt: skip
     parser.add_argument("--augment", metavar="NAME", default="turns",

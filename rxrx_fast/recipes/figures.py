@@ -74,7 +74,6 @@ def embeddings(rows: Mapping[str, np.ndarray], table: pd.DataFrame, path: str | 
             axis.set_title(f"{name}, by {what}", fontsize=9)
             axis.set_xticks([])
             axis.set_yticks([])
-        if line is axes[0]:
-            for axis in line:
-                axis.legend(fontsize=6, frameon=False, ncols=2, markerscale=1.5)
+    for axis in axes[0]:
+        axis.legend(fontsize=6, frameon=False, ncols=2, markerscale=1.5)
     figure.savefig(path, dpi=130)

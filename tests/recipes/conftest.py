@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rxrx_fast import synthetic
 from rxrx_fast.recipes.classify import Settings
 
 
@@ -13,6 +14,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def screen(tmp_path_factory):
+    """A generated screen of one cell type: 5 experiments, of which 2 are test ones, x 1 plate x 16 wells x 2 sites."""
+    names = ["HUVEC-01", "HUVEC-02", "HUVEC-03", "HUVEC-17", "HUVEC-18"]
+    root = tmp_path_factory.mktemp("screen") / "data"
+    return synthetic.generate(root, experiments=names, plates=1, wells=16, size=32, workers=1, quiet=True)
 
 
 @pytest.fixture
