@@ -28,6 +28,15 @@ def run(options) -> None:
             print(correct.table(results))
             print(f"the loader, in training: {results['rows'][options.correction]['loader']}")
             print(f"table, figures and runs are in {options.out}")
+    elif options.recipe == "deepnoise":
+        from rxrx_fast.recipes import deepnoise
+
+        results = deepnoise.run(_settings(deepnoise.Settings, given))
+        if _speaks():
+            print(deepnoise.table(results))
+            for stage, sentence in results["loader"].items():
+                print(f"the loader, in {stage}: {sentence}")
+            print(f"results are in {options.out}")
     elif options.recipe == "leaks":
         from rxrx_fast.recipes import leaks
 
@@ -105,6 +114,24 @@ def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
     _add_network(correct)
     _add_training(correct, positive)
 
+    deepnoise = recipe(
+        "deepnoise", "mean teacher, ArcFace, pseudo-labels, one siRNA a well",
+        "The second place of the competition: a first stage on all labelled sites, then for each cell type a student "
+        "and a teacher on labelled and unlabelled sites, with three views of every site from one decode, and last "
+        "what is known of plates: a group of 277 siRNAs, each once. Stopped, the same command goes on.",
+        "rxrx-fast train deepnoise data/rxrx1 --backbone densenet161 --batch-size 32 --amp bf16",
+    )  # fmt: skip
+    _add_data(deepnoise, positive)
+    _add_correction(deepnoise, augment=False)
+    _add_network(deepnoise, head=False)
+    deepnoise.add_argument("--epochs", metavar="N", type=positive, default=160, help="of the first stage")
+    deepnoise.add_argument(
+        "--cycle", metavar="N", type=positive, default=40, help="epochs of a cycle of the second stage"
+    )
+    deepnoise.add_argument("--cycles", metavar="N", type=positive, default=4, help="cycles of the second stage")
+    deepnoise.add_argument("--predictor", choices=("student", "teacher"), default="student", help="who predicts")
+    _add_training(deepnoise, positive, epochs=None)
+
     leaks = recipe(
         "leaks", "whether siRNAs can be told without looking at cells",
         "Fits cheap linear models to mean intensities, places on the plate, the order of files and shuffled labels, "
@@ -128,22 +155,25 @@ def _add_data(parser, positive) -> None:
     parser.add_argument("--size", metavar="PX", type=positive, help="pixels on a side (default: as stored)")
 
 
-def _add_correction(parser, default: str = "plate") -> None:
+def _add_correction(parser, default: str = "plate", augment: bool = True) -> None:
     parser.add_argument("--correction", metavar="NAME", default=default,
                         help="none, cell_type, experiment, plate, site, controls, robust, quantile, illumination, "
                         "adabn-plate, adabn-experiment")  # fmt: skip
+    if not augment:
+        return
     parser.add_argument("--augment", metavar="NAME", default="turns",
                         help="turns, or a policy: none, wilds, deepnoise-hard, rcic-first-place")  # fmt: skip
 
 
-def _add_network(parser) -> None:
+def _add_network(parser, head: bool = True) -> None:
     parser.add_argument("--backbone", choices=("small", "resnet18", "resnet50", "densenet161"), default="small",
                         help="small is plain torch, the others torchvision's")  # fmt: skip
     parser.add_argument(
         "--weights", metavar="FILE", help="torchvision's RGB weights, to start from; nothing is fetched"
     )
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="normalisation layers of small")
-    parser.add_argument("--head", choices=("linear", "arcface"), default="linear", help="what makes logits")
+    if head:
+        parser.add_argument("--head", choices=("linear", "arcface"), default="linear", help="what makes logits")
 
 
 def _add_training(parser, positive, epochs: int | None = 10) -> None:

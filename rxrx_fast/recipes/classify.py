@@ -7,7 +7,7 @@ comparison of corrections uses too.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,13 +139,11 @@ def train(settings: Settings, task: Task) -> tuple[Classifier, str]:
         seed=settings.seed,
         group_by=group_by,
         # A short last batch weighs each of its sites more than others'; groups have one each, and would lose too many.
-        drop_last=group_by is None and len(samples) >= settings.batch_size * _world(),
+        drop_last=group_by is None and len(samples) >= settings.batch_size * world(),
         num_threads=settings.threads,
         device=settings.device,
     )
-    class_of = np.full(int(task.classes.max()) + 1, -1, np.int64)
-    class_of[task.classes] = np.arange(len(task.classes))
-    class_of = torch.from_numpy(class_of)
+    class_of = positions(task.classes)
 
     def loss(model, images, labels, meta):
         if labels.ndim == 2:  # samples that are mixed have shares of all labels
@@ -172,6 +170,13 @@ def train(settings: Settings, task: Task) -> tuple[Classifier, str]:
         quiet=settings.quiet,
     )
     return trainer.fit(), loader.report()["sentence"]
+
+
+def positions(classes: np.ndarray) -> torch.Tensor:
+    """Position of every label in ``classes``: (1139 or more,) int64, -1 where it is none of them."""
+    found = torch.full((max(1139, int(classes.max()) + 1),), -1, dtype=torch.int64)
+    found[torch.from_numpy(classes)] = torch.arange(len(classes))
+    return found
 
 
 def predictions(settings: Settings, task: Task, model: Classifier, part: Catalog, views: int, name: str) -> Predictions:
@@ -268,10 +273,6 @@ def table(results: dict) -> str:
     return "\n".join([*lines, f"chance is {results['chance']:.2%}"])
 
 
-def _world() -> int:
+def world() -> int:
+    """Number of processes."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
-def variant(settings: Settings, **changes) -> Settings:
-    """The same run with some settings changed."""
-    return replace(settings, **changes)
