@@ -119,7 +119,7 @@ def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
         "The second place of the competition: a first stage on all labelled sites, then for each cell type a student "
         "and a teacher on labelled and unlabelled sites, with three views of every site from one decode, and last "
         "what is known of plates: a group of 277 siRNAs, each once. Stopped, the same command goes on.",
-        "rxrx-fast train deepnoise data/rxrx1 --backbone densenet161 --batch-size 32 --amp bf16",
+        "rxrx-fast train deepnoise data/rxrx1 --backbone densenet161 --amp bf16",
     )  # fmt: skip
     _add_data(deepnoise, positive)
     _add_correction(deepnoise, augment=False)

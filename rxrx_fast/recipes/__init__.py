@@ -3,7 +3,7 @@
 =============== ====================================================================================================
 classify.py     the RxRx1 task: name the siRNA in experiments not trained on
 correct.py      corrections of the batch effect side by side, on pixels and on embeddings
-deepnoise.py    DeepNoise: mean teacher, ArcFace, pseudo-labels, one siRNA a well
+deepnoise.py    DeepNoise: mean teacher, ArcFace, pseudo-labels, one siRNA a well; teacher.py: the teacher
 splits.py       which experiments are trained on, which are held out
 pixels.py       corrections of pixels by name: what the loader normalises, and how batches are grouped
 embeddings.py   corrections of embeddings: centring, sphering (TVN), CORAL, ComBat, Harmony

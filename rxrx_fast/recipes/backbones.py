@@ -130,6 +130,8 @@ def stem_from_rgb(stem: nn.Conv2d, channels: int, fresh: bool) -> nn.Conv2d:
         Draw new weights; else every channel gets the mean over red, green and blue, times 3 / channels, so that a grey
         picture gives what it gave.
     """
+    if channels == stem.in_channels:
+        return stem
     shape = {name: getattr(stem, name) for name in ("kernel_size", "stride", "padding")}
     wider = nn.Conv2d(channels, stem.out_channels, **shape, bias=stem.bias is not None)
     if fresh:

@@ -33,8 +33,9 @@ __all__ = ["Settings", "Task", "build", "evaluate", "run", "train"]
 
 #: Turns and flips, and jittered statistics as DeepNoise has them: what changes no phenotype.
 AUGMENT = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=0.1)
-# What does not change the numbers of a run: a checkpoint goes on under other values of these.
-_ASIDE = ("out", "threads", "device", "quiet", "save_every", "compile")
+# What does not change the weights of a run: a checkpoint goes on under other values of these. Whether the sites are
+# the same, wherever they lie, the loader's state says.
+_ASIDE = ("root", "out", "wells", "tta", "threads", "device", "quiet", "save_every", "compile", "predictor")
 
 
 @dataclass(frozen=True)

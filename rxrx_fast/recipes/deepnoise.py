@@ -1,7 +1,8 @@
 """DeepNoise, the second place of the RxRx1 competition: mean teacher, ArcFace, pseudo-labels, one siRNA a well.
 
 Constants are those of the authors' code, SeuTao/kaggle-competition-solutions, NIPS19_Recursion_CellSignal_2nd_solution
-(main.py, process/data.py, net/archead.py, ensemble.py), named where they stand. What differs, and why:
+(main.py, process/data.py, net/archead.py, ensemble.py), named where they stand, here, in teacher.py and in plates.py.
+What differs, and why:
 
 - the loader makes the three views of a site from one decode; the authors decode once and augment three times in NumPy;
 - both sites of a well are in an epoch, where theirs takes one of the two at random;
@@ -17,15 +18,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy
 
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.loader import DataLoader
@@ -34,9 +33,10 @@ from rxrx_fast.recipes.classify import Task
 from rxrx_fast.recipes.heads import Classifier
 from rxrx_fast.recipes.plates import STEPS, resolve, treatment_groups
 from rxrx_fast.recipes.predict import predict, turns
+from rxrx_fast.recipes.teacher import PseudoLabels, consistency, follow, ramp_up
 from rxrx_fast.recipes.trainer import Trainer, is_first, processes, write_json
 
-__all__ = ["PseudoLabels", "Settings", "run", "table"]
+__all__ = ["Settings", "run", "table"]
 
 # run_pretrain: Adam, weight decay 2e-4, rates by epoch of 160; the epochs are shares of the run here.
 _PRETRAIN_RATES = ((100 / 160, 3e-4), (140 / 160, 1e-4), (1.0, 1e-5))
@@ -45,12 +45,10 @@ _PEAK, _FLOOR, _LAST_RATE, _LAST_EPOCHS = 0.1, 1e-3, 1e-4, 5
 _WEIGHT_DECAY = 2e-4
 # main: cycles are shorter for the cell types that have more experiments.
 _CYCLE_SHARES = {"U2OS": 1.0, "RPE": 0.5, "HEPG2": 0.5, "HUVEC": 0.25}
-_CONSISTENCY, _RAMP_EPOCHS = 100.0, 5
+_CONSISTENCY = 100.0
 _PSEUDO_WEIGHT = 0.05
-# update_pseudo_labels: the new predictions' share, four turned copies, and 500 rounds of balancing.
-_NEW_SHARE, _PSEUDO_VIEWS, _PSEUDO_ROUNDS = 0.9, 4, 500
-# The teacher keeps this much of itself: for the first epoch, up to the 10th, up to the 20th, and after.
-_KEPT = ((1, 0.5), (10, 0.9), (20, 0.99), (math.inf, 0.999))
+# update_pseudo_labels: the teacher sees four turned copies.
+_PSEUDO_VIEWS = 4
 
 
 @dataclass(frozen=True)
@@ -72,77 +70,6 @@ class Settings(classify.Settings):
     def stage(self, name: str) -> Settings:
         """The same run, with a stage's own folder."""
         return replace(self, out=str(Path(self.out) / name))
-
-
-# ------------------------------------------------------------------------------------------- what losses are made of
-
-
-def ramp_up(epoch: float) -> float:
-    """exp(-5 (1 - t)^2), t from 0 to 1 over five epochs (Laine and Aila, ICLR 2017); ``epoch`` counts from 1."""
-    t = min(epoch, _RAMP_EPOCHS) / _RAMP_EPOCHS
-    return math.exp(-5 * (1 - t) ** 2)
-
-
-def consistency(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the two softmaxes over samples and classes (softmax_mse_loss over the batch size)."""
-    return mse_loss(logits.float().softmax(1), teacher.float().softmax(1))
-
-
-@torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, epoch: int, step: int) -> None:
-    """Move the teacher's parameters towards the student's; ``epoch`` counts from 1 (update_ema_variables).
-
-    Batch normalisation's statistics are the teacher's own: it runs in training mode as well.
-    """
-    kept = min(1 - 1 / (step + 1), next(kept for last, kept in _KEPT if epoch <= last))
-    for mine, theirs in zip(teacher.parameters(), student.parameters()):
-        mine.mul_(kept).add_(theirs.to(mine.dtype), alpha=1 - kept)
-
-
-class PseudoLabels:
-    """What the teacher holds unlabelled wells to be, balanced over each plate.
-
-    Parameters
-    ----------
-    update : callable
-        The teacher's logits of the unlabelled wells: () to (table of W wells, (W, K)).
-    groups : list of int arrays
-        Of treatments, as positions in the logits.
-    classes : (K,) int64
-        Position of each of the logits' treatments among all classes.
-    sites : DataFrame
-        Table of the unlabelled sites.
-    length : int
-        One more than the largest index of the table first read.
-    """
-
-    def __init__(self, update: Callable, groups, classes: np.ndarray, sites, length: int):
-        self._update, self._groups, self._classes, self._sites = update, groups, classes, sites
-        self.labels = torch.full((length,), -1, dtype=torch.int64)
-        self.logits = torch.zeros(0)
-        self.epoch = -1
-
-    def renew(self, epoch: int) -> None:
-        """Predict again, once an epoch: a run taken up in its middle has this epoch's labels in its checkpoint."""
-        if epoch == self.epoch:
-            return
-        wells, logits = self._update()
-        logits = torch.from_numpy(np.asarray(logits))
-        self.logits = logits if not len(self.logits) else (1 - _NEW_SHARE) * self.logits + _NEW_SHARE * logits
-        balanced = resolve(self.logits.numpy(), wells, self._groups, _PSEUDO_ROUNDS)[0]["balanced"]
-        label = dict(zip(wells["well_id"], self._classes[balanced.argmax(1)].tolist()))
-        own = np.array([label[well] for well in self._sites["well_id"]], np.int64)
-        self.labels[torch.tensor(self._sites.index)] = torch.from_numpy(own)
-        self.epoch = epoch
-
-    def state_dict(self) -> dict:
-        """Labels, logits and the epoch they are of."""
-        return {"labels": self.labels, "logits": self.logits, "epoch": self.epoch}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Take up a state."""
-        self.labels, self.logits = state["labels"].cpu(), state["logits"].cpu()
-        self.epoch = int(state["epoch"])
 
 
 # ------------------------------------------------------------------------------------------------------------ stages

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rxrx_fast import cli
-from rxrx_fast.recipes import classify, deepnoise
+from rxrx_fast.recipes import classify, deepnoise, teacher
 from rxrx_fast.recipes.runlog import RunLog
 from rxrx_fast.recipes.trainer import Trainer
 
@@ -32,21 +32,19 @@ def weights(folder, name="model"):
 
 def test_ramp_and_consistency_by_hand():
     """The weight rises to 1 in five epochs; the loss is the mean squared difference of softmaxes."""
-    assert (
-        deepnoise.ramp_up(1) == pytest.approx(np.exp(-5 * 0.64)) and deepnoise.ramp_up(5) == deepnoise.ramp_up(99) == 1
-    )
+    assert teacher.ramp_up(1) == pytest.approx(np.exp(-5 * 0.64)) and teacher.ramp_up(5) == teacher.ramp_up(99) == 1
     one, two = torch.tensor([[0.0, np.log(3.0)]]), torch.tensor([[0.0, 0.0]])
-    assert float(deepnoise.consistency(one, two)) == pytest.approx(0.25**2)
+    assert float(teacher.consistency(one, two)) == pytest.approx(0.25**2)
 
 
 def test_the_teacher_follows():
     """It keeps 0.5 of itself in the first epoch, 0.999 after the 20th, and at first no more than a plain mean would."""
-    student, teacher = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    student, follower = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     for epoch, step, kept in ((1, 100, 0.5), (2, 1000, 0.9), (11, 1000, 0.99), (21, 10**6, 0.999), (21, 1, 0.5)):
         nn.init.constant_(student.weight, 1.0)
-        nn.init.constant_(teacher.weight, 0.0)
-        deepnoise.follow(teacher, student, epoch, step)
-        assert float(teacher.weight.detach()) == pytest.approx(1 - kept, rel=1e-4)
+        nn.init.constant_(follower.weight, 0.0)
+        teacher.follow(follower, student, epoch, step)
+        assert float(follower.weight.detach()) == pytest.approx(1 - kept, rel=1e-4)
 
 
 def test_from_end_to_end(settings, capsys):
@@ -120,13 +118,13 @@ def test_pseudo_labels_are_balanced_means(rxrx_root):
     )  # fmt: skip
     given = [np.array([[5.0, 0, 0, 0], [0, 5, 0, 0], [0, 0, 5, 0], [0, 0, 0, 5]]), np.full((4, 4), 2.0)]
     calls = iter(given)
-    pseudo = deepnoise.PseudoLabels(
+    pseudo = teacher.PseudoLabels(
         lambda: (table, next(calls)), [np.array([0, 1]), np.array([2, 3])], np.array([10, 11, 12, 13]), table, 12
     )
     pseudo.renew(3)
     pseudo.renew(3)
     assert pseudo.labels.tolist() == [-1, -1, -1, -1, 10, -1, 11, -1, -1, 12, -1, 13]
-    again = deepnoise.PseudoLabels(None, [], np.zeros(0), table, 12)
+    again = teacher.PseudoLabels(None, [], np.zeros(0), table, 12)
     again.load_state_dict(pseudo.state_dict())
     again.renew(3)
     assert again.labels.tolist() == pseudo.labels.tolist()

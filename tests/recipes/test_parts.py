@@ -1,5 +1,8 @@
 """The parts of the recipes, each by itself: splits, networks, heads, predictions, metrics, the log."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -237,6 +240,29 @@ def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path):
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="no column 'step'"):
         RunLog(tmp_path)
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
+    """Where TensorBoard is installed, every number of the log goes there too, and what came after a checkpoint goes."""
+    told = []
+
+    class Writer:
+        def __init__(self, folder, purge_step=None):
+            told.append(("begin", folder, purge_step))
+
+        def add_scalar(self, *row):
+            told.append(row)
+
+        def close(self):
+            told.append(("end",))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    log = RunLog(tmp_path, step=4)
+    log.add(5, loss=0.25, kind="words")
+    log.close()
+    assert told == [("begin", str(tmp_path), 5), ("loss", 0.25, 5), ("end",)]
+    RunLog(tmp_path / "elsewhere", write=False).add(1, loss=1.0)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(settings):
