@@ -156,7 +156,7 @@ def test_mixed_and_separate_batches_are_told():
 def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
     """One command makes one table and one figure; each row is measured on held-out wells; run again, nothing trains."""
     out = tmp_path / "out"
-    line = ["train", "correct", screen, "--out", str(out), "--epochs", "2", "--tta", "1", "--batch-size", "16", "-q",
+    line = ["train", "correct", screen, "--out", str(out), "--epochs", "1", "--tta", "1", "--batch-size", "16", "-q",
             "--pixels", "none", "adabn-plate", "--embeddings", "standardize-experiment", "tvn"]  # fmt: skip
     assert cli.main(line) == 0
     text = capsys.readouterr().out
