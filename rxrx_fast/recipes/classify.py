@@ -19,11 +19,13 @@ from rxrx_fast.catalog import Catalog
 from rxrx_fast.dataset import Dataset
 from rxrx_fast.errors import UsageError
 from rxrx_fast.loader import DataLoader
+from rxrx_fast.phenotypes import TREATMENTS
 from rxrx_fast.policy import Policy
 from rxrx_fast.recipes import figures, metrics
 from rxrx_fast.recipes.backbones import backbone
 from rxrx_fast.recipes.heads import ArcFace, Classifier, Linear
 from rxrx_fast.recipes.pixels import correction
+from rxrx_fast.recipes.plates import resolve, treatment_groups
 from rxrx_fast.recipes.predict import Predictions, predict, turns
 from rxrx_fast.recipes.splits import Parts, divide
 from rxrx_fast.recipes.trainer import Trainer, cosine, is_first, processes, write_json
@@ -197,7 +199,7 @@ def predictions(settings: Settings, task: Task, model: Classifier, part: Catalog
 
 def choices(settings: Settings, classes: np.ndarray) -> np.ndarray:
     """Which classes a held-out sample may be: (K,) bool. A treatment well holds no control."""
-    treatments = classes < 1108
+    treatments = classes < TREATMENTS
     return treatments if settings.wells == "treatment" and treatments.any() else np.ones(len(classes), bool)
 
 
@@ -218,8 +220,17 @@ def evaluate(settings: Settings, task: Task, model: Classifier) -> tuple[dict, d
             wells[name].embeddings, wells[name].table["sirna_id"].to_numpy(),
             wells["train"].embeddings, wells["train"].table["sirna_id"].to_numpy(),
         )  # fmt: skip
+        results[name]["plates"] = _by_plates(task, wells[name], classes) if settings.wells == "treatment" else None
         results[name]["loader"] = sites.sentence
     return results, wells
+
+
+def _by_plates(task: Task, wells: Predictions, classes: np.ndarray) -> dict[str, float | None]:
+    """Accuracy of treatment wells after each step of what is known of plates, see :mod:`rxrx_fast.recipes.plates`."""
+    logits = wells.logits[:, np.isin(task.classes, classes)]
+    steps, _ = resolve(logits, wells.table, treatment_groups(task.parts.train, classes))
+    target = metrics.targets(wells.table, classes)
+    return {step: metrics.scores(values, target, wells.table)["accuracy"] for step, values in steps.items()}
 
 
 def run(settings: Settings) -> dict:
@@ -271,6 +282,9 @@ def table(results: dict) -> str:
         near = part["retrieval"]
         if near["queries"]:
             lines.append(f"  nearest well of training: {near['at_1']:.1%} (chance {near['chance_at_1']:.1%})")
+        if part["plates"] and part["plates"]["plain"] is not None:
+            told = ", ".join(f"{step} {value:.1%}" for step, value in part["plates"].items() if step != "plain")
+            lines.append(f"  with what is known of plates: {told}")
     return "\n".join([*lines, f"chance is {results['chance']:.2%}"])
 
 

@@ -27,7 +27,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from rxrx_fast.catalog import Catalog
+from rxrx_fast.errors import DataError
 from rxrx_fast.loader import DataLoader
+from rxrx_fast.phenotypes import TREATMENTS
 from rxrx_fast.recipes import classify, metrics
 from rxrx_fast.recipes.classify import Task
 from rxrx_fast.recipes.heads import Classifier
@@ -121,7 +123,7 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
     class_of = classify.positions(task.classes)
     shown = torch.zeros(int(both.table.index.max()) + 1, dtype=torch.bool)
     shown[torch.tensor(labelled.table.index)] = True
-    treatments = np.flatnonzero(task.classes < 1108)
+    treatments = np.flatnonzero(task.classes < TREATMENTS)
 
     def teach():
         said = predict(
@@ -189,6 +191,8 @@ def run(settings: Settings) -> dict:
     """Both stages, then predictions of every held-out part: ``results.json``, ``predictions_*.csv`` in the folder."""
     with processes():
         task = classify.build(settings)
+        if not (task.classes < TREATMENTS).any():
+            raise DataError("no treatment is labelled in the training part: there is no plate to assign siRNAs to")
         start, sentence = pretrain(settings, task)
         sentences = {"pretrain": sentence}
         models = {}
@@ -205,9 +209,11 @@ def run(settings: Settings) -> dict:
 
 
 def _evaluate(settings: Settings, task: Task, part: Catalog, models: dict, start: Classifier, name: str) -> dict:
-    """Accuracy of wells after each step of what is known of plates; cell types without a model of their own take the
-    first stage's."""
-    treatments = np.flatnonzero(task.classes < 1108)
+    """Accuracy of wells after each step of what is known of plates.
+
+    Cell types without a model of their own take the first stage's.
+    """
+    treatments = np.flatnonzero(task.classes < TREATMENTS)
     groups = treatment_groups(task.parts.train, task.classes[treatments])
     kinds = sorted(set(part.table["cell_type"].astype(str)))
     wells = []

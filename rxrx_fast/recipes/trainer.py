@@ -92,11 +92,10 @@ class Trainer:
         self.optimizer = optimizer(self.model.parameters())
         self.step, self._sums, self._batches = 0, {}, 0
         self._resume()
-        if compile:
-            self.model.compile()
-        self._wrapped = self.model
+        # The model itself stays as it is, to be copied and saved.
+        self._wrapped = torch.compile(self.model) if compile else self.model
         if distributed.is_initialized():
-            self._wrapped = nn.parallel.DistributedDataParallel(self.model)
+            self._wrapped = nn.parallel.DistributedDataParallel(self._wrapped)
 
     # ------------------------------------------------------------------------------------------------------ checkpoints
 
@@ -182,7 +181,7 @@ class Trainer:
         views = images if isinstance(images, tuple) else (images,)
         views = tuple(view.to(self.device, non_blocking=True) for view in views)
         # Gradients of several processes are added up once a step, not once a batch.
-        wait = contextlib.nullcontext() if last or self._wrapped is self.model else self._wrapped.no_sync()
+        wait = contextlib.nullcontext() if last or not distributed.is_initialized() else self._wrapped.no_sync()
         with wait:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp == "bf16"):
                 loss, told = self.loss(

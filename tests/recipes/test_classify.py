@@ -47,6 +47,7 @@ def test_it_learns_what_it_is_shown(settings):
     part = results["held_out"]["test"]
     assert part["well"]["samples"] == len(said) == 8 and part["site"]["samples"] == 16
     assert part["well"]["accuracy"] == pytest.approx((said["predicted"] == said["sirna_id"]).mean())
+    assert part["plates"]["plain"] == part["well"]["accuracy"] and 0 <= part["plates"]["assigned"] <= 1
     assert (said["predicted"] < 1108).all(), "a treatment well was taken for a control"
     assert results["chance"] == 1 / 8 and results["train"]["classes"] == 10
     assert "sites/s" in results["train"]["loader"]
@@ -160,10 +161,16 @@ def test_two_processes_take_the_steps_of_one(settings, tmp_path):
 
 
 @pytest.mark.real
-def test_the_chain_runs_on_real_files(settings, real_root, tmp_path):
+def test_the_chain_runs_on_real_files(settings, real_root, tmp_path, capsys):
     """Real files are trained on and predicted without an error; all are of untreated wells, so no more is said."""
     root = tmp_path / "real"
     shutil.copytree(real_root, root)
     results = classify.run(replace(settings, root=str(root), wells="all", epochs=1, batch_size=4, size=64))
     assert results["train"]["classes"] == 1
     assert results["held_out"]["test"]["site"]["samples"] > 0
+    line = ["--wells", "all", "--size", "64", "--epochs", "1", "--tta", "1", "--batch-size", "4", "-q"]
+    out = str(tmp_path / "corrections")
+    pixels = ["--pixels", "none", "adabn-plate", "--embeddings", "center-experiment", "sphering", "coral"]
+    assert cli.main(["train", "correct", str(root), "--out", out, *line, *pixels]) == 0
+    assert cli.main(["train", "deepnoise", str(root), "--out", out, *line[:4], "--epochs", "1", "-q"]) == 1
+    assert "no treatment is labelled" in capsys.readouterr().err

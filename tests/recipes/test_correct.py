@@ -1,6 +1,7 @@
 """Corrections of embeddings, by what each promises; what is left of a batch; the comparison from end to end."""
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -175,6 +176,19 @@ def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
     assert cli.main(line) == 0
     assert (out / "pixels-none" / "log.csv").read_text() == before
     assert json.loads((out / "results.json").read_text())["rows"]["tvn"] == results["rows"]["tvn"]
+
+
+@pytest.mark.parametrize("package", ["sklearn", "harmonypy"])
+def test_packages_that_are_not_there_are_named(monkeypatch, screen_like, package):
+    """Without scikit-learn or harmonypy, what needs it says what to install."""
+    _, moved, table = screen_like
+    for name in [package, *(m for m in sys.modules if m.startswith(package + "."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match="pip install 'rxrx-fast"):
+        if package == "sklearn":
+            mixing.batch_left(moved, table)
+        else:
+            embeddings.correct("harmony", moved, table)
 
 
 def test_a_run_of_a_correction_is_a_classifiers(tmp_path):
