@@ -15,6 +15,8 @@ PEERS = ["spdl-core>=0.8,<1", "webdataset>=1.0,<2", "litdata>=0.2.76,<0.3", "mon
 # The releases that are raced need Python 3.11; on 3.10 these two are reported as not installed.
 PEERS += ["torchvision>=0.19,<1"]
 PEERS += [f"{name}; python_version >= '3.11'" for name in ("albumentationsx>=2.5,<3", "kornia>=0.8,<1")]
+# What the comparison of corrections measures with; --backbone small and everything else of the recipes need no more.
+TRAIN = ["scikit-learn>=1.4,<2"]
 TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", *BENCH]
 
 setup(
@@ -45,9 +47,14 @@ setup(
         "cuda12": [DALI_12, "cupy-cuda12x>=13.4,<15", "numba-cuda[cu12]>=0.20,<1"],
         # Compile the CUDA kernels to PTX and run them on the simulator, on a machine without a GPU.
         "ptx": ["numba-cuda[cu13]>=0.20,<1"],
-        "test": TEST,
+        "test": [*TEST, *TRAIN],
         "bench": BENCH,
         "peers": PEERS,
+        "train": TRAIN,
+        # Must be the build that goes with torch's: on a machine without a GPU, torch's own index has one for CPUs.
+        "backbones": [*TRAIN, "torchvision>=0.19,<1"],
+        # Apart from the rest because of its licence, the GPL.
+        "harmony": [*TRAIN, "harmonypy>=2.0,<3"],
     },
     entry_points={"console_scripts": ["rxrx-fast = rxrx_fast.cli:main"]},
     classifiers=[

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from rxrx_fast import train_cli
 from rxrx_fast.errors import DataError, UsageError
 
 __all__ = ["main"]
@@ -160,6 +161,10 @@ def _show(options) -> None:
     print(f"drew {path}")
 
 
+def _train(options) -> None:
+    train_cli.run(options)
+
+
 def _doctor(options) -> int:
     from rxrx_fast import doctor
 
@@ -274,6 +279,14 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--plates", action="store_true", help="one perturbation across plates, before and after")
     show.add_argument("-o", "--output", metavar="FILE", required=True, help="a .png, .jpg, .svg or .pdf file")
 
+    train = _command(
+        commands, "train", _train, "train networks: the RxRx1 task, corrections side by side, DeepNoise",
+        "Recipes for the systems that the loader was made for. Each is a short file of plain PyTorch under "
+        "rxrx_fast/recipes, to be read and changed. docs/recipes.md says what each does and where it comes from.",
+        "rxrx-fast train classify data/rxrx1 --correction plate --epochs 60", resumes=True,
+    )  # fmt: skip
+    train_cli.add_options(train, _Help, _positive)
+
     doctor = _command(
         commands, "doctor", _doctor, "what this machine has, and which path each stage will take",
         "Lists cores, memory, GPUs and the builds of the libraries in use, then says for each stage of loading where "
@@ -290,7 +303,7 @@ def _command(commands, name, run, short, long, example, resumes=False) -> argpar
     )
     again = "the same command goes on where it stopped" if resumes else "nothing was written"
     parser.set_defaults(run=run, again=again)
-    if name != "doctor":
+    if name not in ("doctor", "train"):
         parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
     return parser
 

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from rxrx_fast import cli, show, stats, synthetic
+from rxrx_fast import cli, show, stats, synthetic, train_cli
 
-COMMANDS = ("demo", "synth", "stats", "bench", "show", "doctor")
+COMMANDS = ("demo", "synth", "stats", "bench", "show", "train", "doctor")
 
 
 def run(capsys, *arguments):
@@ -54,6 +55,20 @@ def test_help_teaches(capsys, command):
     assert description.count(".") + description.count(":") >= 2
     if command in ("demo", "synth", "bench"):
         assert "(default:" in text
+
+
+@pytest.mark.parametrize("recipe", train_cli.RECIPES)
+def test_recipes_teach(capsys, recipe):
+    """Each recipe's help has an example that parses, and its options are the fields of its settings."""
+    status, text, _ = run(capsys, "train", recipe, "--help")
+    assert status == 0
+    example = text.split("example: rxrx-fast ")[1].replace("\n", " ").split()
+    parsed = cli._parser().parse_args(example)
+    assert (parsed.command, parsed.recipe) == ("train", recipe)
+    if recipe != "leaks":
+        settings = import_module(f"rxrx_fast.recipes.{recipe}").Settings
+        made = train_cli._settings(settings, vars(cli._parser().parse_args(["train", recipe, "ROOT"])))
+        assert made == settings("ROOT", made.out), "an option's default is not its field's"
 
 
 @pytest.mark.parametrize(

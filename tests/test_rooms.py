@@ -58,7 +58,9 @@ FLOORS = {
     "bench": 13,
     "doctor": 14,
     "demo": 15,
-    "cli": 16,
+    "recipes": 15,
+    "train_cli": 16,
+    "cli": 17,
 }
 
 

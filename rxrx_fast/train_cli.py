@@ -1,0 +1,195 @@
+"""The options of ``rxrx-fast train``: one subcommand a recipe, an option a field of its settings."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["add_options", "run"]
+
+RECIPES = ("classify", "correct", "deepnoise", "leaks")
+
+
+def run(options) -> None:
+    """Run the recipe that was asked for."""
+    given = vars(options)
+    if options.recipe == "classify":
+        from rxrx_fast.recipes import classify
+
+        results = classify.run(_settings(classify.Settings, given))
+        if _speaks():
+            print(classify.table(results))
+            print(f"the loader, in training: {results['train']['loader']}")
+            print(f"results are in {options.out}")
+    elif options.recipe == "correct":
+        from rxrx_fast.recipes import correct
+
+        results = correct.run(_settings(correct.Settings, given))
+        if _speaks():
+            print(correct.table(results))
+            print(f"the loader, in training: {results['rows'][options.correction]['loader']}")
+            print(f"table, figures and runs are in {options.out}")
+    elif options.recipe == "deepnoise":
+        from rxrx_fast.recipes import deepnoise
+
+        results = deepnoise.run(_settings(deepnoise.Settings, given))
+        if _speaks():
+            print(deepnoise.table(results))
+            for stage, sentence in results["loader"].items():
+                print(f"the loader, in {stage}: {sentence}")
+            print(f"results are in {options.out}")
+    elif options.recipe == "leaks":
+        from rxrx_fast.recipes import leaks
+
+        print(leaks.table(leaks.examine(options.root, options.split, tuple(options.hold_out), options.threads)))
+
+
+def _settings(kind, given: dict):
+    """A recipe's settings from the options of the same names."""
+    from dataclasses import fields
+
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name in names})
+
+
+def _speaks() -> bool:
+    """Whether this process prints: the first of torchrun's."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
+    """Add the recipes' subcommands to the parser of ``rxrx-fast train``.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    formatter : class
+        Of the help.
+    positive : callable
+        Text to a whole number of at least 1.
+    """
+    recipes = parser.add_subparsers(title="recipes", dest="recipe", metavar="RECIPE", required=True)
+
+    def recipe(name, short, long, example, folder=True):
+        made = recipes.add_parser(
+            name, help=short, description=long, epilog=f"example: {example}", formatter_class=formatter,
+            allow_abbrev=False,
+        )  # fmt: skip
+        made.add_argument("root", metavar="ROOT", help="the data set's folder, in any layout of RxRx1")
+        if folder:
+            made.add_argument("--out", metavar="DIR", default=f"rxrx_fast_{name}",
+                              help="folder of the run: log, checkpoint, results; goes on there")  # fmt: skip
+        made.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
+        made.add_argument("--threads", metavar="N", type=positive, help="the loader's threads (default: one a core)")
+        return made
+
+    classify = recipe(
+        "classify", "name the siRNA in experiments that were not trained on",
+        "Trains a classifier on some experiments and predicts the others: accuracy and top-5 by site and well, by cell "
+        "type and experiment, and retrieval by nearest neighbours. Start it with torchrun for several processes; "
+        "stopped, the same command goes on from the last checkpoint, in the middle of an epoch.",
+        "rxrx-fast train classify data/rxrx1 --backbone resnet50 --correction plate --epochs 60 --batch-size 64",
+    )  # fmt: skip
+    _add_data(classify, positive)
+    _add_correction(classify)
+    _add_network(classify)
+    _add_training(classify, positive)
+
+    correct = recipe(
+        "correct", "corrections of the batch effect side by side",
+        "Trains one classifier for each correction of pixels, corrects the embeddings of one of them in further ways, "
+        "and measures the same of all: is the siRNA found in experiments not trained on, and how much of the batch is "
+        "left. One table, one figure. Stopped, the same command goes on where it was.",
+        "rxrx-fast train correct data/rxrx1 --epochs 30 --pixels none plate adabn-plate --embeddings tvn combat",
+    )  # fmt: skip
+    _add_data(correct, positive)
+    _add_correction(correct, "none")
+    correct.add_argument("--pixels", metavar="NAME", nargs="+", default=argparse.SUPPRESS,
+                         help="corrections of pixels (default: all)")  # fmt: skip
+    correct.add_argument("--embeddings", metavar="NAME", nargs="*", default=argparse.SUPPRESS,
+                         help="of embeddings: center-plate, center-experiment, standardize-plate, "
+                         "standardize-experiment, sphering, tvn, coral, combat, harmony (default: all but harmony, "
+                         "which needs a package)")  # fmt: skip
+    _add_network(correct)
+    _add_training(correct, positive)
+
+    deepnoise = recipe(
+        "deepnoise", "mean teacher, ArcFace, pseudo-labels, one siRNA a well",
+        "The second place of the competition: a first stage on all labelled sites, then for each cell type a student "
+        "and a teacher on labelled and unlabelled sites, with three views of every site from one decode, and last "
+        "what is known of plates: a group of 277 siRNAs, each once. Stopped, the same command goes on.",
+        "rxrx-fast train deepnoise data/rxrx1 --backbone densenet161 --amp bf16",
+    )  # fmt: skip
+    _add_data(deepnoise, positive)
+    _add_correction(deepnoise, augment=False)
+    _add_network(deepnoise, head=False)
+    deepnoise.add_argument("--epochs", metavar="N", type=positive, default=160, help="of the first stage")
+    deepnoise.add_argument(
+        "--cycle", metavar="N", type=positive, default=40, help="epochs of a cycle of the second stage"
+    )
+    deepnoise.add_argument("--cycles", metavar="N", type=positive, default=4, help="cycles of the second stage")
+    deepnoise.add_argument("--predictor", choices=("student", "teacher"), default="student", help="who predicts")
+    _add_training(deepnoise, positive, epochs=None)
+
+    leaks = recipe(
+        "leaks", "whether siRNAs can be told without looking at cells",
+        "Fits cheap linear models to mean intensities, places on the plate, the order of files and shuffled labels, "
+        "and says how often they are right in experiments that they were not fitted on. Anything far above chance "
+        "would be learned by a network instead of cells.",
+        "rxrx-fast train leaks data/rxrx1", folder=False,
+    )  # fmt: skip
+    _add_split(leaks)
+
+
+def _add_split(parser) -> None:
+    parser.add_argument("--split", choices=("official", "wilds", "experiments"), default="official",
+                        help="held out: the test experiments, WILDS's parts, or --hold-out")  # fmt: skip
+    parser.add_argument("--hold-out", metavar="NAME", nargs="+", default=(),
+                        help="experiments for --split experiments (default: the last of each cell type)")  # fmt: skip
+
+
+def _add_data(parser, positive) -> None:
+    _add_split(parser)
+    parser.add_argument("--wells", choices=("treatment", "all"), default="treatment", help="wells to be measured on")
+    parser.add_argument("--size", metavar="PX", type=positive, help="pixels on a side (default: as stored)")
+
+
+def _add_correction(parser, default: str = "plate", augment: bool = True) -> None:
+    parser.add_argument("--correction", metavar="NAME", default=default,
+                        help="none, cell_type, experiment, plate, site, controls, robust, quantile, illumination, "
+                        "adabn-plate, adabn-experiment")  # fmt: skip
+    if not augment:
+        return
+    parser.add_argument("--augment", metavar="NAME", default="turns",
+                        help="turns, or a policy: none, wilds, deepnoise-hard, rcic-first-place")  # fmt: skip
+
+
+def _add_network(parser, head: bool = True) -> None:
+    parser.add_argument("--backbone", choices=("small", "resnet18", "resnet50", "densenet161"), default="small",
+                        help="small is plain torch, the others torchvision's")  # fmt: skip
+    parser.add_argument(
+        "--weights", metavar="FILE", help="torchvision's RGB weights, to start from; nothing is fetched"
+    )
+    parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="normalisation layers of small")
+    if head:
+        parser.add_argument("--head", choices=("linear", "arcface"), default="linear", help="what makes logits")
+
+
+def _add_training(parser, positive, epochs: int | None = 10) -> None:
+    if epochs is not None:
+        parser.add_argument(
+            "--epochs", metavar="N", type=positive, default=epochs, help="times through the training part"
+        )
+        parser.add_argument("--lr", metavar="X", type=float, default=1e-3, help="peak learning rate of AdamW")
+        parser.add_argument("--weight-decay", metavar="X", type=float, default=1e-2, help="of AdamW")
+    parser.add_argument("--batch-size", metavar="N", type=positive, default=32, help="sites a batch and process")
+    parser.add_argument(
+        "--accumulate", metavar="N", type=positive, default=1, help="batches whose gradients make a step"
+    )
+    parser.add_argument("--amp", choices=("none", "bf16"), default="none", help="autocast to bfloat16")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    parser.add_argument("--tta", type=int, choices=(1, 4, 8), default=8, help="turned copies that are averaged over")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and augmentation")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--save-every", metavar="N", type=positive, default=500, help="steps between checkpoints")
