@@ -39,6 +39,8 @@ PAIRED = 8192
 
 @intrinsic
 def pointer(typing, address):
+    """An address as a pointer to bytes, which ``carray`` makes an array of."""
+
     def generate(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 

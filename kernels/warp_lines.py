@@ -97,6 +97,8 @@ def get_int(typing, address):
 
 @intrinsic
 def put_short(typing, address, value):
+    """Write an int16 to any address."""
+
     def generate(context, builder, signature, arguments):
         _store(builder, *arguments)
         return context.get_dummy_value()
