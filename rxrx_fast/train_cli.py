@@ -40,7 +40,9 @@ def run(options) -> None:
     elif options.recipe == "leaks":
         from rxrx_fast.recipes import leaks
 
-        print(leaks.table(leaks.examine(options.root, options.split, tuple(options.hold_out), options.threads)))
+        results = leaks.examine(options.root, options.split, tuple(options.hold_out), options.threads)
+        print(leaks.table(results))
+        print(f"the loader: {results['loader']}")
 
 
 def _settings(kind, given: dict):

@@ -47,12 +47,13 @@ def ridge(inputs: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.nd
     return classes[(asked @ weights + level).argmax(1)]
 
 
-def intensities(catalog: Catalog, threads: int | None = None) -> np.ndarray:
-    """Mean and standard deviation of each channel of each site, standardised within its plate: (N, 2 C)."""
+def intensities(catalog: Catalog, threads: int | None = None) -> tuple[np.ndarray, str]:
+    """Mean and deviation of each channel of each site, standardised by plate: (N, 2 C); and the loader's sentence."""
     samples = Dataset(catalog, normalize="none", dtype="uint8")
     found = np.zeros((len(samples), 2 * len(samples.channels)))
     place = pd.Series(np.arange(len(samples)), samples.catalog.table.index)
-    for images, _, meta in DataLoader(samples, 64, num_threads=threads, device="cpu"):
+    loader = DataLoader(samples, 64, num_threads=threads, device="cpu")
+    for images, _, meta in loader:
         mean, deviation = (
             np.asarray(m) for m in zip(*(moments.mean_std(moments.histogram(i.numpy())) for i in images))
         )
@@ -61,7 +62,7 @@ def intensities(catalog: Catalog, threads: int | None = None) -> np.ndarray:
     for plate in np.unique(plates):
         own = plates == plate
         found[own] = (found[own] - found[own].mean(0)) / (found[own].std(0) + 1e-9)
-    return found
+    return found, loader.report()["sentence"]
 
 
 def positions(catalog: Catalog) -> np.ndarray:
@@ -82,15 +83,15 @@ def places(catalog: Catalog) -> np.ndarray:
 
 def examine(
     root, split: str = "official", hold_out: tuple[str, ...] = (), threads: int | None = None, seed: int = 0
-) -> dict[str, dict]:
+) -> dict:
     """Try to tell siRNAs of treatments without cells.
 
     Returns
     -------
     dict
-        By what was looked at: samples, accuracy, chance (the largest class's share of what is predicted on), and
+        looks, by what was looked at: samples, accuracy, chance (the largest class's share of what is predicted on), and
         p_value, the probability of at least so many hits by chance, one-sided. Contrast, the deviation for a mean, may
-        carry a little: finer fibres or smaller nuclei change it.
+        carry a little: finer fibres or smaller nuclei change it. loader: the sentence on who waited.
     """
     catalog = Catalog.read(root)
     parts = divide(catalog, split, hold_out)
@@ -101,7 +102,7 @@ def examine(
         raise DataError("no treatment is labelled both in the training part and in what is held out")
     shuffled = np.random.default_rng(seed).permutation(train.labels)
     found = {}
-    light = [intensities(part, threads) for part in (train, asked)]
+    light, sentences = zip(*(intensities(part, threads) for part in (train, asked)))
     half = light[0].shape[1] // 2
     looks = {
         "mean intensities": (train.labels, *(part[:, :half] for part in light)),
@@ -121,7 +122,7 @@ def examine(
             "chance": chance,
             "p_value": float(binom.sf(hits.sum() - 1, len(hits), chance)),
         }
-    return found
+    return {"looks": found, "loader": sentences[0]}
 
 
 def _joined(parts: Parts) -> Catalog:
@@ -134,9 +135,9 @@ def _joined(parts: Parts) -> Catalog:
     return whole.take(np.flatnonzero(whole.table.index.isin(every)))
 
 
-def table(found: dict[str, dict]) -> str:
+def table(results: dict) -> str:
     """The results in a table for people."""
     lines = [f"{'told from':20}{'wells':>8}{'accuracy':>10}{'chance':>9}{'p':>10}"]
-    for name, row in found.items():
+    for name, row in results["looks"].items():
         lines.append(f"{name:20}{row['samples']:8,}{row['accuracy']:10.2%}{row['chance']:9.2%}{row['p_value']:10.2g}")
     return "\n".join(lines)

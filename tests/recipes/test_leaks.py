@@ -55,14 +55,14 @@ def test_ridge_finds_what_is_there_and_not_what_is_not():
 
 def test_the_generated_pictures_do_not_leak(screen, capsys):
     """On generated pictures every cheap look at held-out experiments is at chance; the command tells it in a table."""
-    found = leaks.examine(str(screen))
+    found = leaks.examine(str(screen))["looks"]
     assert set(found) == {"mean intensities", "means and contrast", "shuffled labels", "positions", "order of files"}
     for name, row in found.items():
         assert row["samples"] == 28 and row["chance"] == 1 / 14
         assert name == "means and contrast" or row["p_value"] > 0.001, f"{name}: {row}"
     assert cli.main(["train", "leaks", str(screen)]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in found)
+    assert all(name in text for name in found) and "sites/s" in text
 
 
 def test_a_phenotype_in_the_intensities_is_found(screen, monkeypatch):
@@ -70,7 +70,8 @@ def test_a_phenotype_in_the_intensities_is_found(screen, monkeypatch):
     before = leaks.intensities
 
     def brighter(catalog, threads=None):
-        return before(catalog, threads) + 2 * np.cos(catalog.labels[:, None] * np.arange(1, 13))
+        found, sentence = before(catalog, threads)
+        return found + 2 * np.cos(catalog.labels[:, None] * np.arange(1, 13)), sentence
 
     monkeypatch.setattr(leaks, "intensities", brighter)
-    assert leaks.examine(str(screen))["mean intensities"]["p_value"] < 1e-6
+    assert leaks.examine(str(screen))["looks"]["mean intensities"]["p_value"] < 1e-6
