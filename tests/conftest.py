@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from loading import REAL
 
 # A busy machine is no fault of a test: only wrong answers fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
-
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):

@@ -3,12 +3,16 @@
 import hashlib
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
 import rxrx_fast as rx
+
+#: Real files, where they are present.
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 #: Every kind of draw that there is.
 POLICY = rx.Policy(

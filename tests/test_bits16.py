@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from conftest import REAL
+from loading import REAL
 from PIL import Image
 from scipy import ndimage
 
