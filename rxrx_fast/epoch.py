@@ -20,6 +20,22 @@ _JOIN_S = 60.0
 _JOIN_STALLED_S = 1.0
 
 
+# Iterators whose threads may be at work.
+_open: weakref.WeakSet = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    """End the threads while all that they use is still there."""
+    for iterator in list(_open):
+        iterator.close()
+
+
+# Functions registered with atexit run in reverse order of registration, so those of DALI and torch, imported later,
+# would take their libraries down under threads at work. The standard pools are joined before any of them, by this hook
+# of the standard library's own, which is older than every Python that is supported here.
+threading._register_atexit(_end_all)
+
+
 class EpochIterator:
     """Batches of one epoch. Threads hold its queue and not itself, so that dropping it ends them.
 
@@ -49,6 +65,7 @@ class EpochIterator:
         self._thread = threading.Thread(target=self._producer.run, name="rxrx_fast producer", daemon=True)
         self._join_s = [_JOIN_S]
         self._finalizer = weakref.finalize(self, _shut_down, self._stop, self._thread, self._pid, self._join_s)
+        _open.add(self)
         self._thread.start()
 
     def __iter__(self):
