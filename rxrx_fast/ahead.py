@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+from rxrx_fast.threads import Pool
 
 __all__ = ["SITES_AHEAD", "Ahead"]
 
@@ -36,7 +37,7 @@ class Ahead:
         self._store, self._batches = store, batches
         self._depth = -(-SITES_AHEAD // batch_size)
         # One thread: it waits for names and inodes alone, and asks for the rest without waiting.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rxrx_fast ahead")
+        self._thread = Pool(1, "rxrx_fast ahead")
         self._given = 0
 
     def __iter__(self) -> Iterator[np.ndarray]:

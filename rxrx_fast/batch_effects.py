@@ -75,8 +75,10 @@ class SiteEffects:
     density: float  # of cells, relative to the cell type's
 
 
-def plate_means(seed: int, experiment: str, plate: int) -> np.ndarray:
-    """The plate's mean grey level aimed at in each channel: (6,) float64.
+def plate_means(
+    seed: int, experiment: str, plate: int, experiment_effect: float = 1.0, plate_effect: float = 1.0
+) -> np.ndarray:
+    """The plate's mean grey level aimed at in each channel: (6,) float64; the effects as in :func:`site_effects`.
 
     Drawn from `MEANS`; an experiment keeps to the range of the real plates.
     """
@@ -84,11 +86,19 @@ def plate_means(seed: int, experiment: str, plate: int) -> np.ndarray:
     by_experiment = _correlated(generator(seed, "means", experiment), SHARED_EXPERIMENT)
     by_plate = _correlated(generator(seed, "means", experiment, plate), SHARED_PLATE)
     # The experiment's own level is clipped, not the plates': two plates at the rail would be equal.
-    level = np.clip(geometric * np.exp(between * by_experiment), least, greatest)
-    return level * np.exp(within * by_plate)
+    level = np.clip(geometric * np.exp(experiment_effect * between * by_experiment), least, greatest)
+    return level * np.exp(plate_effect * within * by_plate)
 
 
-def site_effects(seed: int, experiment: str, plate: int, well: str, site: int) -> SiteEffects:
+def site_effects(
+    seed: int,
+    experiment: str,
+    plate: int,
+    well: str,
+    site: int,
+    experiment_effect: float = 1.0,
+    plate_effect: float = 1.0,
+) -> SiteEffects:
     """Draw what befalls one site: from its experiment, its plate, its well's place on the plate, and chance.
 
     Parameters
@@ -97,6 +107,8 @@ def site_effects(seed: int, experiment: str, plate: int, well: str, site: int) -
     experiment : str, such as ``"HUVEC-03"``.
     plate, site : int
     well : str, a row letter B to O and a two-digit column 02 to 23.
+    experiment_effect, plate_effect : float
+        Multiply the deviations of all that experiments, and plates of one experiment, differ in; 1 is RxRx1's size.
     """
     of_experiment = generator(seed, "effects", experiment)
     of_plate = generator(seed, "effects", experiment, plate)
@@ -107,9 +119,10 @@ def site_effects(seed: int, experiment: str, plate: int, well: str, site: int) -
     y, x = 2 * row / (len(ROWS) - 1) - 1, 2 * column / (len(COLUMNS) - 1) - 1  # the place on the plate in [-1, 1]
     edge = np.exp(-min(row, len(ROWS) - 1 - row, column, len(COLUMNS) - 1 - column) / 1.2)  # 1 in the outermost wells
 
-    mean = plate_means(seed, experiment, plate)
+    e, p = experiment_effect, plate_effect
+    mean = plate_means(seed, experiment, plate, e, p)
     # Dispensing order and evaporation: a slope over the plate, part of it common to the channels.
-    tilt = of_plate.normal(0, 0.05, (2, 6)) + of_plate.normal(0, 0.05, (2, 1))
+    tilt = of_plate.normal(0, p * 0.05, (2, 6)) + of_plate.normal(0, p * 0.05, (2, 1))
     drift = tilt[0] * x + tilt[1] * y - 0.06 * edge
     chance = 0.07 * _correlated(of_well, 0.7) + 0.03 * _correlated(of_site, 0.7)
 
@@ -117,24 +130,26 @@ def site_effects(seed: int, experiment: str, plate: int, well: str, site: int) -
     # twice as dense.
     crowd = (mean[0] / MEANS[experiment.split("-")[0]][0][0]) ** 0.3
     density = crowd * np.exp(
-        of_experiment.normal(0, 0.12)
-        + of_plate.normal(0, 0.05)
+        of_experiment.normal(0, e * 0.12)
+        + of_plate.normal(0, p * 0.05)
         - 0.14 * edge
         + of_well.normal(0, 0.08)
         + of_site.normal(0, 0.08)
     )
-    offset = mean * OFFSET_SHARE * np.exp(of_experiment.normal(0, 0.2, 6) + of_plate.normal(0, 0.08, 6))
+    offset = mean * OFFSET_SHARE * np.exp(of_experiment.normal(0, e * 0.2, 6) + of_plate.normal(0, p * 0.08, 6))
     blur = 0.56 * np.exp(
-        of_experiment.normal(0, 0.12, 6)
-        + of_plate.normal(0, 0.06, 6)
+        of_experiment.normal(0, e * 0.12, 6)
+        + of_plate.normal(0, p * 0.06, 6)
         + 0.10 * edge
         + abs(of_well.normal(0, 0.08))
         + of_site.normal(0, 0.03)
     )
-    haze = 0.16 * np.exp(of_experiment.normal(0, 0.2, 6) + of_plate.normal(0, 0.08, 6) + of_site.normal(0, 0.08))
-    vignette = np.exp(of_experiment.normal(0, 0.3)) * 0.06 * np.exp(of_plate.normal(0, 0.3, 6))
-    slope = of_plate.normal(0, 0.035, (2, 6)) + of_well.normal(0, 0.02, (2, 1))
-    centre = of_plate.normal(0, 0.25, (2, 6))
+    haze = 0.16 * np.exp(
+        of_experiment.normal(0, e * 0.2, 6) + of_plate.normal(0, p * 0.08, 6) + of_site.normal(0, 0.08)
+    )
+    vignette = np.exp(of_experiment.normal(0, e * 0.3)) * 0.06 * np.exp(of_plate.normal(0, p * 0.3, 6))
+    slope = of_plate.normal(0, p * 0.035, (2, 6)) + of_well.normal(0, 0.02, (2, 1))
+    centre = of_plate.normal(0, p * 0.25, (2, 6))
     # 1 - v ((x - cx)^2 + (y - cy)^2) + slopes, scaled to a mean of about 1: vignetting about a centre beside the
     # picture's.
     illumination = np.stack(
@@ -158,8 +173,8 @@ def site_effects(seed: int, experiment: str, plate: int, well: str, site: int) -
         blur=_floats(blur),
         haze=_floats(np.minimum(haze, 0.5)),
         illumination=tuple(_floats(channel) for channel in illumination),
-        shot=float(0.004 * np.exp(of_experiment.normal(0, 0.25) + of_plate.normal(0, 0.1))),
-        read=float(0.05 * np.exp(of_experiment.normal(0, 0.25))),
+        shot=float(0.004 * np.exp(of_experiment.normal(0, e * 0.25) + of_plate.normal(0, p * 0.1))),
+        read=float(0.05 * np.exp(of_experiment.normal(0, e * 0.25))),
         density=float(np.clip(density, 0.4, 2.2)),
     )
 

@@ -81,16 +81,20 @@ def _demo(options) -> None:
 
 def _synth(options) -> None:
     from rxrx_fast import synthetic
+    from rxrx_fast.synthetic_plan import experiment_names
 
     root = synthetic.generate(
         options.out,
         layout=options.layout,
-        experiments=options.experiments,
+        experiments=experiment_names(options.experiments, options.cell_types),
         plates=options.plates,
         wells=options.wells,
         sites=options.sites,
         size=options.size,
         seed=options.seed,
+        strength=options.strength,
+        experiment_effect=options.experiment_effect,
+        plate_effect=options.plate_effect,
         workers=options.workers,
         quiet=options.quiet,
     )
@@ -218,11 +222,18 @@ def _parser() -> argparse.ArgumentParser:
     synth.add_argument("out", metavar="OUT", help="a new or empty folder, or one of an interrupted run")
     synth.add_argument("--layout", choices=("rxrx", "kaggle"), default="rxrx", help="whose folders and CSV files")
     synth.add_argument("--experiments", metavar="N", type=int, default=4, help="experiments, 1 to 51")
+    synth.add_argument("--cell-types", metavar="NAME", nargs="+", default=(),
+                       help="of these alone: HUVEC, RPE, HEPG2, U2OS (default: all)")  # fmt: skip
     synth.add_argument("--plates", metavar="N", type=int, default=4, help="plates an experiment, 1 to 4")
     synth.add_argument("--wells", metavar="N", type=int, default=308, help="wells a plate, 3 to 308")
     synth.add_argument("--sites", metavar="N", type=int, default=2, help="sites a well")
     synth.add_argument("--size", metavar="PX", type=int, default=512, help="pixels on a side")
     synth.add_argument("--seed", metavar="N", type=int, default=0, help="another seed, another data set")
+    synth.add_argument("--strength", metavar="X", type=float, default=1.0, help="of siRNAs, relative to subtle")
+    synth.add_argument("--experiment-effect", metavar="X", type=float, default=1.0,
+                       help="how much experiments differ, relative to RxRx1's")  # fmt: skip
+    synth.add_argument("--plate-effect", metavar="X", type=float, default=1.0,
+                       help="how much plates of one experiment differ, relative to RxRx1's")  # fmt: skip
     synth.add_argument("--workers", metavar="N", type=_positive, help="processes (default: one a core)")
 
     stats = _command(

@@ -50,6 +50,7 @@ class SiteSpec:
     effects : the batch effects of the site.
     key : what the random numbers are keyed by, such as (seed, experiment, plate, well, site).
     size : pixels a side.
+    strength : how much of its effect the siRNA has.
     """
 
     cell_type: str
@@ -57,6 +58,7 @@ class SiteSpec:
     effects: SiteEffects
     key: tuple[object, ...]
     size: int = NATIVE
+    strength: float = 1.0
 
 
 def render_site(spec: SiteSpec) -> np.ndarray:
@@ -74,7 +76,7 @@ def render_site(spec: SiteSpec) -> np.ndarray:
     pitch = math.sqrt(NATIVE / size) if size < NATIVE else 1.0
     margin = max(2, math.ceil(MARGIN / pitch))
     grid = scipy.fft.next_fast_len(size + 2 * margin, real=True)
-    look = morphology(spec.cell_type, spec.sirna)
+    look = morphology(spec.cell_type, spec.sirna, spec.strength)
     rng = generator("site", *spec.key)
 
     fields = _Fields(rng, grid, pitch)

@@ -287,25 +287,28 @@ CELL_TYPES = {
 
 
 @lru_cache(maxsize=2048)
-def phenotype(sirna: int) -> tuple[float, ...]:
-    """The morphological factors of a siRNA: one number a name in `FACTORS`, in [-3, 3], all 0 for untreated cells."""
+def phenotype(sirna: int, strength: float = 1.0) -> tuple[float, ...]:
+    """The morphological factors of a siRNA: one number a name in `FACTORS`, in [-3, 3], all 0 for untreated cells.
+
+    ``strength`` multiplies them, before the limits.
+    """
     if sirna == NEGATIVE_CONTROL:
         return (0.0,) * len(FACTORS)
     rng = generator("phenotype", sirna)
     if sirna in POSITIVE_CONTROLS:
-        strength = CONTROL_STRENGTH
+        own = CONTROL_STRENGTH
     else:
-        strength = TREATMENT_STRENGTH * np.exp(0.35 * rng.standard_normal())
-    return tuple(float(z) for z in np.clip(strength * rng.standard_normal(len(FACTORS)), -3.0, 3.0))
+        own = TREATMENT_STRENGTH * np.exp(0.35 * rng.standard_normal())
+    return tuple(float(z) for z in np.clip(strength * own * rng.standard_normal(len(FACTORS)), -3.0, 3.0))
 
 
-def morphology(cell_type: str, sirna: int) -> Morphology:
-    """The average cell of a type after a siRNA.
+def morphology(cell_type: str, sirna: int, strength: float = 1.0) -> Morphology:
+    """The average cell of a type after a siRNA, ``strength`` times as different as by default.
 
     The density changes by a few per cent only: counting cells must not give the label away.
     """
     base = CELL_TYPES[cell_type]
-    z = dict(zip(FACTORS, phenotype(sirna), strict=True))
+    z = dict(zip(FACTORS, phenotype(sirna, strength), strict=True))
 
     def times(value: float, factor: str, size: float) -> float:
         return value * float(np.exp(size * z[factor]))

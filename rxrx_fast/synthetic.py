@@ -36,6 +36,7 @@ __all__ = ["generate"]
 VERSION = 1  # of the bytes that a seed stands for: raise it with every change to a picture or to the plan
 MANIFEST = "synthetic.json"
 CHANNELS = 6
+_FACTORS = ("strength", "experiment_effect", "plate_effect")
 PARTIAL = ".part"  # ending of a file being written
 SMALL = 3_000_000  # pixels a channel in all, about two seconds of work: under it a pool costs more than it saves
 
@@ -50,6 +51,9 @@ def generate(
     sites: int = 2,
     size: int = 512,
     seed: int = 0,
+    strength: float = 1.0,
+    experiment_effect: float = 1.0,
+    plate_effect: float = 1.0,
     workers: int | None = None,
     quiet: bool = False,
 ) -> str:
@@ -68,6 +72,9 @@ def generate(
     sites : pictures a well; RxRx1 has 2.
     size : pixels a side; RxRx1 has 512. Smaller pictures show less at a lower resolution (see `rxrx_fast.phantom`).
     seed : the data set's number.
+    strength : multiplies what siRNAs do to cells; 1 is subtle to moderate, as in RxRx1.
+    experiment_effect, plate_effect : multiply what experiments, and plates of one experiment, differ in; 1 is the size
+        that RxRx1's published statistics have.
     workers : processes; None takes one a core, or none at all where there is little to do; 1 works in this process.
     quiet : show no progress bar.
 
@@ -83,7 +90,9 @@ def generate(
     if workers is not None:
         check_integer("workers", workers, 1, 1024)
     names = experiments if isinstance(experiments, (list, tuple)) else experiment_names(experiments)
-    parameters = Parameters(layout, tuple(names), plates, wells, sites, size, seed)
+    parameters = Parameters(
+        layout, tuple(names), plates, wells, sites, size, seed, strength, experiment_effect, plate_effect
+    )
     root = os.path.abspath(os.fspath(out))
     _claim(root, parameters)
 
@@ -126,7 +135,8 @@ def _claim(root: str, parameters: Parameters) -> None:
         raise UsageError(f"{root} holds other things ({present[0]}, for one); choose a new or empty folder")
     try:
         found = json.loads(text)
-        before = {key: found[key] for key in wanted}
+        # A data set from before these could be chosen has them at 1.
+        before = {key: found.get(key, 1.0) if key in _FACTORS else found[key] for key in wanted}
     except (ValueError, KeyError, TypeError):
         raise DataError(
             f"{path} does not describe a synthetic data set; delete the folder and generate it again"
@@ -222,7 +232,10 @@ def _draw(root: str, parameters: Parameters, task: Well) -> None:
             if _stop is not None and _stop.is_set():
                 return
             key = (parameters.seed, task.experiment, task.plate, task.well, site)
-            image = render_site(SiteSpec(task.cell_type, task.sirna, site_effects(*key), key, parameters.size))
+            effects = site_effects(*key, parameters.experiment_effect, parameters.plate_effect)
+            image = render_site(
+                SiteSpec(task.cell_type, task.sirna, effects, key, parameters.size, parameters.strength)
+            )
             for name, channel in zip(_files(parameters, task, site), image):
                 if _stop is not None and _stop.is_set():
                     return

@@ -8,7 +8,7 @@ groups, one a plate; which plate carries which group is drawn anew for every exp
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rxrx_fast.batch_effects import COLUMNS, ROWS
@@ -28,7 +28,11 @@ REAL_EXPERIMENTS = {"HUVEC": (16, 8), "RPE": (7, 4), "HEPG2": (7, 4), "U2OS": (3
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a synthetic data set is made from; written to ``synthetic.json``."""
+    """What a synthetic data set is made from; written to ``synthetic.json``.
+
+    ``strength`` multiplies what siRNAs do to cells, the other two what experiments, and plates of one experiment,
+    differ in.
+    """
 
     layout: str
     experiments: tuple[str, ...]
@@ -37,6 +41,9 @@ class Parameters:
     sites: int
     size: int
     seed: int
+    strength: float = 1.0
+    experiment_effect: float = 1.0
+    plate_effect: float = 1.0
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -50,6 +57,8 @@ class Parameters:
         check_integer("sites", self.sites, 1, 9)
         check_integer("size", self.size, 16, 4096)
         check_integer("seed", self.seed, 0, 2**63 - 1)
+        for name in ("strength", "experiment_effect", "plate_effect"):
+            _check_factor(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -82,20 +91,24 @@ class Well:
         return f"{self.experiment}_{self.plate}_{self.well}"
 
 
-def experiment_names(count: int) -> list[str]:
+def experiment_names(count: int, cell_types: Sequence[str] = ()) -> list[str]:
     """Names for a number of experiments, numbered as in RxRx1 and spread over cell types and splits.
 
     Fewer than four are all HUVEC, RxRx1's largest part, so that something can be learned across experiments. From four
     on the cell types take turns. A type's second, fifth, eighth... experiment is a test one; of exactly four, the U2OS
-    one is. So both splits exist from two up.
+    one is. So both splits exist from two up. With ``cell_types`` they are of these alone.
     """
-    check_integer("experiments", count, 1, sum(map(sum, REAL_EXPERIMENTS.values())))
-    if count == len(REAL_EXPERIMENTS):
+    unknown = sorted(set(cell_types) - set(REAL_EXPERIMENTS))
+    if unknown:
+        raise UsageError(f"cell type {unknown[0]!r}: must be among {', '.join(REAL_EXPERIMENTS)}")
+    wanted = {name: splits for name, splits in REAL_EXPERIMENTS.items() if name in cell_types or not cell_types}
+    check_integer("experiments", count, 1, sum(map(sum, wanted.values())))
+    if not cell_types and count == len(REAL_EXPERIMENTS):
         return ["HUVEC-01", "RPE-01", "HEPG2-01", "U2OS-04"]
     queues = {
         cell_type: _numbers(*splits)
-        for cell_type, splits in REAL_EXPERIMENTS.items()
-        if count > 3 or cell_type == "HUVEC"
+        for cell_type, splits in wanted.items()
+        if cell_types or count > 3 or cell_type == "HUVEC"
     }
     names: list[str] = []
     while len(names) < count:
@@ -154,3 +167,8 @@ def check_integer(name: str, value: object, least: int, greatest: int) -> None:
     """Refuse with the argument's name what is not an integer in the closed range."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
         raise UsageError(f"{name} must be an integer from {least} to {greatest}, got {value!r}")
+
+
+def _check_factor(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 10:
+        raise UsageError(f"{name} must be a number from 0 to 10, got {value!r}")

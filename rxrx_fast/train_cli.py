@@ -127,10 +127,15 @@ def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
     _add_correction(deepnoise, augment=False)
     _add_network(deepnoise, head=False)
     deepnoise.add_argument("--epochs", metavar="N", type=positive, default=160, help="of the first stage")
+    deepnoise.add_argument("--lr", metavar="X", type=float, default=3e-4, help="first rate of the first stage")
     deepnoise.add_argument(
         "--cycle", metavar="N", type=positive, default=40, help="epochs of a cycle of the second stage"
     )
     deepnoise.add_argument("--cycles", metavar="N", type=positive, default=4, help="cycles of the second stage")
+    deepnoise.add_argument("--consistency", metavar="X", type=float, default=100.0,
+                           help="weight of agreeing with the teacher")  # fmt: skip
+    deepnoise.add_argument("--pseudo-weight", metavar="X", type=float, default=0.05,
+                           help="weight of the labels that the teacher guesses")  # fmt: skip
     deepnoise.add_argument("--predictor", choices=("student", "teacher"), default="student", help="who predicts")
     _add_training(deepnoise, positive, epochs=None)
 
@@ -191,6 +196,8 @@ def _add_training(parser, positive, epochs: int | None = 10) -> None:
     )
     parser.add_argument("--amp", choices=("none", "bf16"), default="none", help="autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    parser.add_argument("--channels-last", action="store_true",
+                        help="images and weights in NHWC order: faster with --amp bf16")  # fmt: skip
     parser.add_argument("--tta", type=int, choices=(1, 4, 8), default=8, help="turned copies that are averaged over")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and augmentation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")

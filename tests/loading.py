@@ -1,8 +1,10 @@
 """What the tests of the loader share."""
 
 import hashlib
+import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,9 @@ def assert_no_threads():
     end = time.monotonic() + 20
     while threads() and time.monotonic() < end:
         time.sleep(0.02)
-    assert not threads()
+    frames = sys._current_frames()
+    left = {t.name: traceback.format_stack(frames[t.ident])[-3:] for t in threads() if t.ident in frames}
+    assert not left, left
 
 
 def by_site(loader):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +98,9 @@ def on_a_gpu(monkeypatch):
 
 
 def run(store, pool, batches, **options):
-    stages = pipeline.SitePipeline(store, batches, batch_size=5, pool=pool, num_threads=2, **options)
-    found = [(decoded.positions.tolist(), np.array(decoded.stack)) for decoded in stages]
-    stages.close()
-    return found
+    # Closed whatever happens: a thread that is left would be found by whichever test looks next.
+    with closing(pipeline.SitePipeline(store, batches, batch_size=5, pool=pool, num_threads=2, **options)) as stages:
+        return [(decoded.positions.tolist(), np.array(decoded.stack)) for decoded in stages]
 
 
 def test_packing_keeps_every_stream(store, pool):

@@ -150,6 +150,18 @@ def test_batch_effects_have_the_real_size():
     assert 1.05 < np.median(ratios) < 1.35
 
 
+def test_batch_effects_scale():
+    """A factor multiplies the deviations of plates, of the logarithm; at 0 the plates of an experiment are alike, and
+    so are experiments."""
+    plates = {f: np.log([plate_means(0, "RPE-03", p, 1.0, f) for p in range(1, 5)]) for f in (0.0, 1.0, 3.0)}
+    np.testing.assert_allclose(plates[3.0] - plates[0.0], 3 * (plates[1.0] - plates[0.0]))
+    assert np.ptp(plates[0.0], 0).max() == 0 and np.ptp(plates[1.0], 0).min() > 0
+    same = [site_effects(0, name, 2, "H12", 1, 0.0, 0.0) for name in ("RPE-03", "RPE-04")]
+    other = [site_effects(0, name, 2, "H12", 1) for name in ("RPE-03", "RPE-04")]
+    assert same[0].shot == same[1].shot and same[0].read == same[1].read and other[0].read != other[1].read
+    assert np.array(phenotype(5, 0.5)) == pytest.approx(0.5 * np.array(phenotype(5)))
+
+
 def test_batch_effects_are_nested():
     """Plates of an experiment are alike, wells of a plate more so, and the outermost wells are thinner and blurrier."""
     density = {edge: [] for edge in (True, False)}

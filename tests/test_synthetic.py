@@ -124,6 +124,34 @@ def test_experiment_names_follow_the_real_numbering():
     assert experiment_names(2) == ["HUVEC-01", "HUVEC-17"]
 
 
+def test_experiments_of_some_cell_types():
+    """Of those that are named alone, in both splits, and no more than there are."""
+    assert experiment_names(24, ["HUVEC"]) == [f"HUVEC-{n:02d}" for n in range(1, 25)]
+    assert experiment_names(4, ["RPE", "U2OS"]) == ["RPE-01", "RPE-08", "U2OS-01", "U2OS-04"]
+    with pytest.raises(UsageError, match="experiments must be an integer from 1 to 5"):
+        experiment_names(6, ["U2OS"])
+    with pytest.raises(UsageError, match="cell type 'HELA': must be among HEPG2|HUVEC"):
+        experiment_names(2, ["HELA"])
+
+
+def test_effects_can_be_chosen(tmp_path):
+    """Their default is what there was before they could be chosen; others are other pictures, and another data set."""
+    before = generate(tmp_path / "before", workers=1, **SMALL)
+    manifest = Path(before) / "synthetic.json"
+    found = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({k: v for k, v in found.items() if k not in ("strength", "plate_effect")}))
+    generate(before, workers=1, strength=1, plate_effect=1.0, **SMALL)
+    with pytest.raises(UsageError, match="holds a data set with plate_effect 1.0, not 3"):
+        generate(before, workers=1, plate_effect=3, **SMALL)
+    with pytest.raises(UsageError, match="strength must be a number from 0 to 10, got -1"):
+        generate(tmp_path / "bad", workers=1, strength=-1, **SMALL)
+    others = [generate(tmp_path / name, workers=1, **SMALL, **{name: 2.0}) for name in ("strength", "plate_effect")]
+    images = [{k: v for k, v in digests(root).items() if k.endswith("png")} for root in (before, *others)]
+    for other in images[1:]:
+        changed = [name for name in other if other[name] != images[0][name]]
+        assert other.keys() == images[0].keys() and len(changed) > len(other) / 2
+
+
 def test_rxrx_layout(tmp_path):
     """The rxrx.ai release: images/ and a metadata.csv of one row a site, whose every picture exists."""
     root = generate(tmp_path / "out", workers=1, **SMALL)

@@ -66,6 +66,7 @@ class Settings:
     weight_decay: float = 1e-2
     amp: str = "none"
     compile: bool = False
+    channels_last: bool = False
     tta: int = 8
     seed: int = 0
     threads: int | None = None
@@ -127,7 +128,8 @@ def network(settings: Settings, task: Task) -> Classifier:
     torch.manual_seed(settings.seed)
     body = backbone(settings.backbone, task.catalog.layout.channels, settings.weights, settings.norm)
     head = {"linear": Linear, "arcface": ArcFace}[settings.head]
-    return Classifier(body, head(body.features, len(task.classes)))
+    model = Classifier(body, head(body.features, len(task.classes)))
+    return model.to(memory_format=torch.channels_last) if settings.channels_last else model
 
 
 def train(settings: Settings, task: Task) -> tuple[Classifier, str]:
@@ -145,6 +147,7 @@ def train(settings: Settings, task: Task) -> tuple[Classifier, str]:
         drop_last=group_by is None and len(samples) >= settings.batch_size * world(),
         num_threads=settings.threads,
         device=settings.device,
+        channels_last=settings.channels_last,
     )
     class_of = positions(task.classes)
 
@@ -192,6 +195,7 @@ def predictions(settings: Settings, task: Task, model: Classifier, part: Catalog
         amp=settings.amp,
         threads=settings.threads,
         device=settings.device,
+        channels_last=settings.channels_last,
         quiet=settings.quiet or not is_first(),
         name=f"predicting {name}",
     )

@@ -27,7 +27,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.errors import DataError
+from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.loader import DataLoader
 from rxrx_fast.phenotypes import TREATMENTS
 from rxrx_fast.recipes import classify, metrics
@@ -38,36 +38,47 @@ from rxrx_fast.recipes.predict import predict, turns
 from rxrx_fast.recipes.teacher import PseudoLabels, consistency, follow, ramp_up
 from rxrx_fast.recipes.trainer import Trainer, is_first, processes, write_json
 
-__all__ = ["Settings", "run", "table"]
+__all__ = ["Settings", "evaluate", "finetune", "pretrain", "run", "table"]
 
-# run_pretrain: Adam, weight decay 2e-4, rates by epoch of 160; the epochs are shares of the run here.
-_PRETRAIN_RATES = ((100 / 160, 3e-4), (140 / 160, 1e-4), (1.0, 1e-5))
+# run_pretrain: Adam, weight decay 2e-4, 3e-4 to the 100th epoch of 160, 1e-4 to the 140th, then 1e-5; the epochs are
+# shares of the run here, and the rates of the first one.
+_PRETRAIN_RATES = ((100 / 160, 1.0), (140 / 160, 1 / 3), (1.0, 1 / 30))
 # run_finetune_CELL_cyclic_semi_final: SGD without momentum, cosine cycles from 0.1 to 1e-3, then 5 epochs at 1e-4.
 _PEAK, _FLOOR, _LAST_RATE, _LAST_EPOCHS = 0.1, 1e-3, 1e-4, 5
 _WEIGHT_DECAY = 2e-4
 # main: cycles are shorter for the cell types that have more experiments.
 _CYCLE_SHARES = {"U2OS": 1.0, "RPE": 0.5, "HEPG2": 0.5, "HUVEC": 0.25}
-_CONSISTENCY = 100.0
-_PSEUDO_WEIGHT = 0.05
 # update_pseudo_labels: the teacher sees four turned copies.
 _PSEUDO_VIEWS = 4
 
 
 @dataclass(frozen=True)
 class Settings(classify.Settings):
-    """Those of the classifier, whose ``epochs`` are of the first stage and whose ``lr`` is not used.
+    """Those of the classifier, whose ``epochs`` and ``lr`` are of the first stage.
 
     cycle, cycles : int
         Epochs of a cycle of the second stage (for U2OS; other cell types have a half or a quarter), and cycles.
+    consistency, pseudo_weight : float
+        Weights of the teacher's and of the guessed labels' losses; 0 leaves them out.
     predictor : {"student", "teacher"}
         Whose predictions count. The authors' are the student's.
     """
 
     head: str = "arcface"
     epochs: int = 160
+    lr: float = 3e-4
     cycle: int = 40
     cycles: int = 4
+    consistency: float = 100.0
+    pseudo_weight: float = 0.05
     predictor: str = "student"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.consistency < math.inf or not 0 <= self.pseudo_weight <= 1:
+            raise UsageError(
+                f"--consistency {self.consistency} must be 0 or more, --pseudo-weight {self.pseudo_weight} from 0 to 1"
+            )
 
     def stage(self, name: str) -> Settings:
         """The same run, with a stage's own folder."""
@@ -90,11 +101,11 @@ def pretrain(settings: Settings, task: Task) -> tuple[Classifier, str]:
         return cross_entropy(logits, wanted), {"train_accuracy": (logits.argmax(1) == wanted).float().mean()}
 
     def rate(epoch: float) -> float:
-        return next(rate for share, rate in _PRETRAIN_RATES if epoch <= share * own.epochs or share == 1.0)
+        return own.lr * next(part for share, part in _PRETRAIN_RATES if epoch <= share * own.epochs or share == 1.0)
 
     trainer = _trainer(
         own, classify.network(own, task), loader, loss, rate, own.epochs, "first stage",
-        optimizer=lambda weights: torch.optim.Adam(weights, lr=3e-4, weight_decay=_WEIGHT_DECAY),
+        optimizer=lambda weights: torch.optim.Adam(weights, lr=own.lr, weight_decay=_WEIGHT_DECAY),
     )  # fmt: skip
     return trainer.fit(), loader.report()["sentence"]
 
@@ -128,7 +139,8 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
     def teach():
         said = predict(
             teacher, classify.dataset(own, task, unlabelled, views=turns(_PSEUDO_VIEWS)), batch_size=own.batch_size,
-            amp=own.amp, threads=own.threads, device=own.device, quiet=True,
+            amp=own.amp, threads=own.threads, device=own.device,
+            channels_last=own.channels_last, quiet=True,
         ).wells()  # fmt: skip
         teacher.train()
         return said.table, said.logits[:, treatments]
@@ -141,7 +153,7 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
 
     def before_epoch(epoch: int) -> None:
         now["epoch"] = epoch
-        if epoch >= first_pseudo and len(unlabelled):
+        if epoch >= first_pseudo and len(unlabelled) and own.pseudo_weight:
             pseudo.renew(epoch)
 
     def loss(model, views, labels, meta):
@@ -155,7 +167,7 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
         with torch.no_grad():
             held = teacher(hard)[0]
         agree = consistency(relaxed, held)
-        total = _CONSISTENCY * ramp_up(now["epoch"] + 1) * agree
+        total = own.consistency * ramp_up(now["epoch"] + 1) * agree
         told = {"consistency": agree}
         if known.any():
             right = cross_entropy(supervised[known], wanted[known])
@@ -164,7 +176,7 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
             right = supervised.sum() * 0
         guessed = pseudo.labels[meta["site_index"]].to(device)
         guessed = torch.where(known, -1, guessed)
-        weight = _PSEUDO_WEIGHT if pseudo.epoch >= 0 else 0.0
+        weight = own.pseudo_weight if pseudo.epoch >= 0 else 0.0
         total = total + (1 - weight) * right
         if weight and (guessed >= 0).any():
             total = total + weight * cross_entropy(relaxed[guessed >= 0], guessed[guessed >= 0])
@@ -201,14 +213,14 @@ def run(settings: Settings) -> dict:
                 models[kind], sentences[kind] = finetune(settings, task, start, kind)
         results = {"settings": asdict(settings), "loader": sentences, "held_out": {}}
         for name, part in task.parts.held_out.items():
-            found = _evaluate(settings, task, part, models, start, name)
+            found = evaluate(settings, task, part, models, start, name)
             results["held_out"][name] = found
         if is_first():
             write_json(Path(settings.out) / "results.json", results)
     return results
 
 
-def _evaluate(settings: Settings, task: Task, part: Catalog, models: dict, start: Classifier, name: str) -> dict:
+def evaluate(settings: Settings, task: Task, part: Catalog, models: dict, start: Classifier, name: str) -> dict:
     """Accuracy of wells after each step of what is known of plates.
 
     Cell types without a model of their own take the first stage's.
@@ -277,6 +289,7 @@ def _loader(settings: Settings, samples) -> DataLoader:
     return DataLoader(
         samples, settings.batch_size, shuffle=True, seed=settings.seed, num_threads=settings.threads,
         drop_last=len(samples) >= settings.batch_size * classify.world(), device=settings.device,
+        channels_last=settings.channels_last,
     )  # fmt: skip
 
 

@@ -72,6 +72,7 @@ def predict(
     amp: str = "none",
     threads: int | None = None,
     device: str | torch.device = "auto",
+    channels_last: bool = False,
     quiet: bool = False,
     name: str = "predicting",
 ) -> Predictions:
@@ -87,7 +88,7 @@ def predict(
     group_by : {None, "plate", "experiment"}
         Batch normalisation takes the statistics of each whole group (AdaBN), see :func:`adapted`. All batches of a
         group are in memory at once: with 8 views of a plate of RxRx1, 31 GB in float32, so choose fewer.
-    amp, threads, device, quiet
+    amp, threads, device, channels_last, quiet
         As for the trainer and the loader.
 
     Notes
@@ -98,7 +99,7 @@ def predict(
     alone = {"rank": 0, "world_size": 1} if group_by else {}
     loader = DataLoader(
         dataset, batch_size, group_by=group_by, whole_groups=group_by is not None, num_threads=threads, device=device,
-        **alone,
+        channels_last=channels_last, **alone,
     )  # fmt: skip
     was_training, found = model.training, []
     model.eval()
