@@ -6,7 +6,7 @@ import argparse
 
 __all__ = ["add_options", "run"]
 
-RECIPES = ("classify", "correct", "deepnoise", "leaks")
+RECIPES = ("classify", "correct", "deepnoise", "ablation", "leaks")
 
 
 def run(options) -> None:
@@ -36,6 +36,16 @@ def run(options) -> None:
             print(deepnoise.table(results))
             for stage, sentence in results["loader"].items():
                 print(f"the loader, in {stage}: {sentence}")
+            print(f"results are in {options.out}")
+    elif options.recipe == "ablation":
+        from rxrx_fast.recipes import ablation
+
+        results = ablation.run(_settings(ablation.Settings, given | {"root": options.roots[0]}))
+        if _speaks():
+            print(ablation.table(results))
+            for name, row in results["rows"].items():
+                for stage, sentence in row["seeds"][0]["loader"].items():
+                    print(f"the loader, in {name}, {stage}: {sentence}")
             print(f"results are in {options.out}")
     elif options.recipe == "leaks":
         from rxrx_fast.recipes import leaks
@@ -73,12 +83,15 @@ def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
     """
     recipes = parser.add_subparsers(title="recipes", dest="recipe", metavar="RECIPE", required=True)
 
-    def recipe(name, short, long, example, folder=True):
+    def recipe(name, short, long, example, folder=True, several=False):
         made = recipes.add_parser(
             name, help=short, description=long, epilog=f"example: {example}", formatter_class=formatter,
             allow_abbrev=False,
         )  # fmt: skip
-        made.add_argument("root", metavar="ROOT", help="the data set's folder, in any layout of RxRx1")
+        if several:
+            made.add_argument("roots", metavar="ROOT", nargs="+", help="a data set for all seeds, or one for each")
+        else:
+            made.add_argument("root", metavar="ROOT", help="the data set's folder, in any layout of RxRx1")
         if folder:
             made.add_argument("--out", metavar="DIR", default=f"rxrx_fast_{name}",
                               help="folder of the run: log, checkpoint, results; goes on there")  # fmt: skip
@@ -128,16 +141,26 @@ def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
     _add_network(deepnoise, head=False)
     deepnoise.add_argument("--epochs", metavar="N", type=positive, default=160, help="of the first stage")
     deepnoise.add_argument("--lr", metavar="X", type=float, default=3e-4, help="first rate of the first stage")
-    deepnoise.add_argument(
-        "--cycle", metavar="N", type=positive, default=40, help="epochs of a cycle of the second stage"
-    )
-    deepnoise.add_argument("--cycles", metavar="N", type=positive, default=4, help="cycles of the second stage")
-    deepnoise.add_argument("--consistency", metavar="X", type=float, default=100.0,
-                           help="weight of agreeing with the teacher")  # fmt: skip
-    deepnoise.add_argument("--pseudo-weight", metavar="X", type=float, default=0.05,
-                           help="weight of the labels that the teacher guesses")  # fmt: skip
-    deepnoise.add_argument("--predictor", choices=("student", "teacher"), default="student", help="who predicts")
+    _add_second_stage(deepnoise, positive)
     _add_training(deepnoise, positive, epochs=None)
+
+    ablation = recipe(
+        "ablation", "what each step of DeepNoise adds, over several seeds",
+        "Trains from the same beginning with one thing more each time: normalisation by experiment and by plate, or "
+        "batches of one experiment or plate with adaptive batch normalisation, then ArcFace, the second stage, its "
+        "teacher, its pseudo-labels; and says in how many seeds the order holds that DeepNoise's authors report. "
+        "Stopped, the same command goes on.",
+        "rxrx-fast train ablation data-0 data-1 data-2 --seeds 0 1 2 --epochs 20 --cycle 40 --cycles 2", several=True,
+    )  # fmt: skip
+    _add_data(ablation, positive)
+    ablation.add_argument("--seeds", metavar="N", type=int, nargs="+", default=(0, 1, 2), help="one run of all each")
+    ablation.add_argument("--rows", metavar="NAME", nargs="+", default=argparse.SUPPRESS,
+                          help="some of random, experiment, plate, adabn-experiment, adabn-plate, arcface, longer, "
+                          "teacher, pseudo (default: all)")  # fmt: skip
+    ablation.add_argument("--augment", metavar="NAME", default="turns", help="before the second stage; see classify")
+    _add_network(ablation, head=False)
+    _add_second_stage(ablation, positive)
+    _add_training(ablation, positive, epochs=20, seed=False)
 
     leaks = recipe(
         "leaks", "whether siRNAs can be told without looking at cells",
@@ -183,7 +206,17 @@ def _add_network(parser, head: bool = True) -> None:
         parser.add_argument("--head", choices=("linear", "arcface"), default="linear", help="what makes logits")
 
 
-def _add_training(parser, positive, epochs: int | None = 10) -> None:
+def _add_second_stage(parser, positive) -> None:
+    parser.add_argument("--cycle", metavar="N", type=positive, default=40, help="epochs of a cycle of the second stage")
+    parser.add_argument("--cycles", metavar="N", type=positive, default=4, help="cycles of the second stage")
+    parser.add_argument("--consistency", metavar="X", type=float, default=100.0,
+                        help="weight of agreeing with the teacher")  # fmt: skip
+    parser.add_argument("--pseudo-weight", metavar="X", type=float, default=0.05,
+                        help="weight of the labels that the teacher guesses")  # fmt: skip
+    parser.add_argument("--predictor", choices=("student", "teacher"), default="student", help="who predicts")
+
+
+def _add_training(parser, positive, epochs: int | None = 10, seed: bool = True) -> None:
     if epochs is not None:
         parser.add_argument(
             "--epochs", metavar="N", type=positive, default=epochs, help="times through the training part"
@@ -199,6 +232,7 @@ def _add_training(parser, positive, epochs: int | None = 10) -> None:
     parser.add_argument("--channels-last", action="store_true",
                         help="images and weights in NHWC order: faster with --amp bf16")  # fmt: skip
     parser.add_argument("--tta", type=int, choices=(1, 4, 8), default=8, help="turned copies that are averaged over")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and augmentation")
+    if seed:
+        parser.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and augmentation")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--save-every", metavar="N", type=positive, default=500, help="steps between checkpoints")

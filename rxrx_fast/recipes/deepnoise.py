@@ -38,7 +38,7 @@ from rxrx_fast.recipes.predict import predict, turns
 from rxrx_fast.recipes.teacher import PseudoLabels, consistency, follow, ramp_up
 from rxrx_fast.recipes.trainer import Trainer, is_first, processes, write_json
 
-__all__ = ["Settings", "evaluate", "finetune", "pretrain", "run", "table"]
+__all__ = ["Settings", "evaluate", "finetune", "kinds", "pretrain", "run", "table"]
 
 # run_pretrain: Adam, weight decay 2e-4, 3e-4 to the 100th epoch of 160, 1e-4 to the 140th, then 1e-5; the epochs are
 # shares of the run here, and the rates of the first one.
@@ -134,7 +134,7 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
     class_of = classify.positions(task.classes)
     shown = torch.zeros(int(both.table.index.max()) + 1, dtype=torch.bool)
     shown[torch.tensor(labelled.table.index)] = True
-    treatments = np.flatnonzero(task.classes < TREATMENTS)
+    assigned = np.flatnonzero(classify.choices(own, task.classes))
 
     def teach():
         said = predict(
@@ -143,10 +143,10 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
             channels_last=own.channels_last, quiet=True,
         ).wells()  # fmt: skip
         teacher.train()
-        return said.table, said.logits[:, treatments]
+        return said.table, said.logits[:, assigned]
 
-    groups = treatment_groups(task.parts.train, task.classes[treatments])
-    pseudo = PseudoLabels(teach, groups, treatments, unlabelled.table, len(shown))
+    groups = treatment_groups(task.parts.train, task.classes[assigned])
+    pseudo = PseudoLabels(teach, groups, assigned, unlabelled.table, len(shown))
     # "epoch_all < 10 * 2 * epoch_ratio" has none yet: half a cycle.
     first_pseudo = length // 2
     now = {"epoch": 0}
@@ -203,14 +203,16 @@ def run(settings: Settings) -> dict:
     """Both stages, then predictions of every held-out part: ``results.json``, ``predictions_*.csv`` in the folder."""
     with processes():
         task = classify.build(settings)
-        if not (task.classes < TREATMENTS).any():
-            raise DataError("no treatment is labelled in the training part: there is no plate to assign siRNAs to")
+        if settings.wells == "treatment" and not (task.classes < TREATMENTS).any():
+            raise DataError(
+                "no treatment is labelled in the training part, so there are no siRNAs to assign to a plate's wells; "
+                "--wells all assigns controls"
+            )
         start, sentence = pretrain(settings, task)
         sentences = {"pretrain": sentence}
         models = {}
-        for kind in sorted(set(task.parts.train.table["cell_type"].astype(str))):
-            if len(_unlabelled(task, kind)):
-                models[kind], sentences[kind] = finetune(settings, task, start, kind)
+        for kind in kinds(task):
+            models[kind], sentences[kind] = finetune(settings, task, start, kind)
         results = {"settings": asdict(settings), "loader": sentences, "held_out": {}}
         for name, part in task.parts.held_out.items():
             found = evaluate(settings, task, part, models, start, name)
@@ -220,24 +222,28 @@ def run(settings: Settings) -> dict:
     return results
 
 
+def kinds(task: Task) -> list[str]:
+    """The cell types that are trained on and have held-out wells: those with a second stage."""
+    every = sorted(set(task.parts.train.table["cell_type"].astype(str)))
+    return [kind for kind in every if len(_unlabelled(task, kind))]
+
+
 def evaluate(settings: Settings, task: Task, part: Catalog, models: dict, start: Classifier, name: str) -> dict:
     """Accuracy of wells after each step of what is known of plates.
 
     Cell types without a model of their own take the first stage's.
     """
-    treatments = np.flatnonzero(task.classes < TREATMENTS)
-    groups = treatment_groups(task.parts.train, task.classes[treatments])
-    kinds = sorted(set(part.table["cell_type"].astype(str)))
+    assigned = np.flatnonzero(classify.choices(settings, task.classes))
+    groups = treatment_groups(task.parts.train, task.classes[assigned])
     wells = []
-    for kind in kinds:
+    for kind in sorted(set(part.table["cell_type"].astype(str))):
         own = _of(part, kind)
-        own = own.take(np.flatnonzero((own.table["well_type"] == "treatment").to_numpy()))
         said = classify.predictions(settings, task, models.get(kind, start), own, settings.tta, f"{name}, {kind}")
         wells.append(said.wells())
     table = pd.concat([said.table for said in wells])
-    logits = np.concatenate([said.logits for said in wells])[:, treatments]
+    logits = np.concatenate([said.logits for said in wells])[:, assigned]
     steps, carried = resolve(logits, table, groups)
-    target = metrics.targets(table, task.classes[treatments])
+    target = metrics.targets(table, task.classes[assigned])
     found: dict = {"wells": len(table), "groups": len(groups)}
     for step in STEPS:
         scored = metrics.scores(steps[step], target, table)
@@ -252,7 +258,7 @@ def evaluate(settings: Settings, task: Task, part: Catalog, models: dict, start:
     if is_first():
         out = table[["well_id", "cell_type", "experiment", "plate", "well", "sirna_id"]].copy()
         for step in STEPS:
-            out[step] = task.classes[treatments][steps[step].argmax(1)]
+            out[step] = task.classes[assigned][steps[step].argmax(1)]
         Path(settings.out).mkdir(parents=True, exist_ok=True)
         out.to_csv(Path(settings.out) / f"predictions_{name}.csv", index=False)
     return found
@@ -276,11 +282,11 @@ def _of(catalog: Catalog, kind: str) -> Catalog:
 
 
 def _unlabelled(task: Task, kind: str) -> Catalog:
-    """The treatment sites of a cell type that are held out, each once, and not in the training part."""
+    """The sites of a cell type that are held out, each once, and not in the training part."""
     held = np.unique(np.concatenate([part.table.index.to_numpy() for part in task.parts.held_out.values()]))
     held = np.setdiff1d(held, task.parts.train.table.index.to_numpy())
     table = task.catalog.table
-    keep = table.index.isin(held) & (table["cell_type"].astype(str) == kind) & (table["well_type"] == "treatment")
+    keep = table.index.isin(held) & (table["cell_type"].astype(str) == kind)
     return task.catalog.take(np.flatnonzero(np.asarray(keep)))
 
 

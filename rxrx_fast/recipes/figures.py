@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-__all__ = ["by_cell_type", "embeddings"]
+__all__ = ["ablation", "by_cell_type", "embeddings"]
 
 _GREY = "#888888"
 
@@ -40,6 +40,29 @@ def by_cell_type(results: dict, path: str | os.PathLike) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("accuracy")
     axes[0, 0].legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def ablation(results: dict, path: str | os.PathLike) -> None:
+    """Accuracy of held-out wells by row: a point a seed, a bar the mean; as predicted, and with each siRNA once."""
+    rows = results["rows"]
+    figure, ((axis,),) = _axes(1, 1, (7.5, 0.9 + 0.42 * len(rows)))
+    places = np.arange(len(rows))[::-1]
+    for shift, step, colour, name in (
+        (0.19, "plain", "#2171b5", "as predicted"),
+        (-0.19, "assigned", "#9ecae1", "each siRNA once a plate"),
+    ):
+        values = [[one[step] for one in row["seeds"]] for row in rows.values()]
+        axis.barh(places + shift, [np.mean(own) for own in values], 0.36, color=colour, label=name)
+        for place, own in zip(places + shift, values):
+            axis.plot(own, [place] * len(own), "o", color="black", markersize=2.5)
+    axis.axvline(results["chance"], color=_GREY, linestyle="--", linewidth=1, label="chance")
+    axis.set_yticks(places, [f"{row['what']}" for row in rows.values()], fontsize=8)
+    axis.set_xlim(0, 1)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axis.set_xlabel("accuracy of wells in experiments not trained on")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
     figure.savefig(path, dpi=150)
 
 

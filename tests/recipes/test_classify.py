@@ -168,9 +168,12 @@ def test_the_chain_runs_on_real_files(settings, real_root, tmp_path, capsys):
     results = classify.run(replace(settings, root=str(root), wells="all", epochs=1, batch_size=4, size=64))
     assert results["train"]["classes"] == 1
     assert results["held_out"]["test"]["site"]["samples"] > 0
-    line = ["--wells", "all", "--size", "64", "--epochs", "1", "--tta", "1", "--batch-size", "4", "-q"]
+    line = ["--wells", "all", "--size", "64", "--tta", "1", "--batch-size", "4", "-q"]
     out = str(tmp_path / "corrections")
     pixels = ["--pixels", "none", "adabn-plate", "--embeddings", "center-experiment", "sphering", "coral"]
-    assert cli.main(["train", "correct", str(root), "--out", out, *line, *pixels]) == 0
-    assert cli.main(["train", "deepnoise", str(root), "--out", out, *line[:4], "--epochs", "1", "-q"]) == 1
-    assert "no treatment is labelled" in capsys.readouterr().err
+    assert cli.main(["train", "correct", str(root), "--out", out, "--epochs", "1", *line, *pixels]) == 0
+    assert cli.main(["train", "deepnoise", str(root), "--out", out, *line[2:]]) == 1
+    assert "controls only: take --wells all" in capsys.readouterr().err
+    stages = ["--epochs", "1", "--cycle", "1", "--cycles", "1"]
+    assert cli.main(["train", "deepnoise", str(root), "--out", f"{out}-deepnoise", *line, *stages]) == 0
+    assert "wells" in capsys.readouterr().out
