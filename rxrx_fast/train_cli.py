@@ -40,7 +40,7 @@ def run(options) -> None:
     elif options.recipe == "ablation":
         from rxrx_fast.recipes import ablation
 
-        results = ablation.run(_settings(ablation.Settings, given | {"root": options.roots[0]}))
+        results = ablation.run(_settings(ablation.Settings, given))
         if _speaks():
             print(ablation.table(results))
             for name, row in results["rows"].items():
@@ -88,10 +88,11 @@ def add_options(parser: argparse.ArgumentParser, formatter, positive) -> None:
             name, help=short, description=long, epilog=f"example: {example}", formatter_class=formatter,
             allow_abbrev=False,
         )  # fmt: skip
+        made.add_argument("root", metavar="ROOT", help="the data set's folder, in any layout of RxRx1")
         if several:
-            made.add_argument("roots", metavar="ROOT", nargs="+", help="a data set for all seeds, or one for each")
-        else:
-            made.add_argument("root", metavar="ROOT", help="the data set's folder, in any layout of RxRx1")
+            made.add_argument(
+                "roots", metavar="ROOT", nargs="*", help="data sets of the further seeds (default: one for all)"
+            )
         if folder:
             made.add_argument("--out", metavar="DIR", default=f"rxrx_fast_{name}",
                               help="folder of the run: log, checkpoint, results; goes on there")  # fmt: skip

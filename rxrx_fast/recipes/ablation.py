@@ -61,7 +61,7 @@ class Settings(deepnoise.Settings):
     """Those of DeepNoise, with the classifier's rate for what comes before the second stage.
 
     roots : tuple of str
-        Data sets. One serves all seeds; several, one each.
+        Data sets of the second and further seeds, one each; none: ``root`` serves all seeds.
     seeds : tuple of int
     rows : tuple of str
         Of :data:`ROWS`.
@@ -79,16 +79,14 @@ class Settings(deepnoise.Settings):
         unknown = sorted(set(self.rows) - set(ROWS))
         if unknown:
             raise UsageError(f"--rows {unknown[0]!r}: must be among {', '.join(ROWS)}")
-        if len(self.roots) not in (0, 1, len(self.seeds)):
-            raise UsageError(f"{len(self.roots)} data sets for {len(self.seeds)} seeds: give one, or one a seed")
+        if len(self.roots) not in (0, len(self.seeds) - 1):
+            raise UsageError(f"{1 + len(self.roots)} data sets for {len(self.seeds)} seeds: give one, or one a seed")
 
     def repetition(self, number: int) -> Settings:
         """One seed's run, in a folder of its own."""
-        roots = self.roots or (self.root,)
+        root = self.roots[number - 1] if self.roots and number else self.root
         seed = self.seeds[number]
-        return replace(
-            self, root=roots[number % len(roots)], roots=(), seed=seed, out=str(Path(self.out) / f"seed-{seed}")
-        )
+        return replace(self, root=root, roots=(), seeds=(seed,), seed=seed, out=str(Path(self.out) / f"seed-{seed}"))
 
 
 def run(settings: Settings) -> dict:

@@ -81,6 +81,6 @@ def test_refusals(settings):
     with pytest.raises(UsageError, match="--rows 'students': must be among random, experiment"):
         ablation.replace(settings, rows=("students",))
     with pytest.raises(UsageError, match="2 data sets for 3 seeds: give one, or one a seed"):
-        ablation.replace(settings, seeds=(0, 1, 2), roots=("a", "b"))
-    two = ablation.replace(settings, seeds=(5, 6), roots=("a", "b"))
+        ablation.replace(settings, seeds=(0, 1, 2), root="a", roots=("b",))
+    two = ablation.replace(settings, seeds=(5, 6), root="a", roots=("b",))
     assert [(two.repetition(n).root, two.repetition(n).seed) for n in (0, 1)] == [("a", 5), ("b", 6)]
