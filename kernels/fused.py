@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from rxrx_kernels import fused_lines
 
 __all__ = ["TURNS", "compose", "fuse_site", "normalise", "source"]
@@ -80,7 +80,24 @@ def _half_bits(typing, value):
     return types.uint16(types.float32), generate
 
 
-def _make_plane_kernel(code: int, finish):
+def _finish(out, value, center, scale):
+    """The output value of a pixel, by the kind of the output; uint16 holds the bits of float16."""
+
+
+@overload(_finish, inline="always")
+def _finish_by_kind(out, value, center, scale):
+    if out.dtype == types.uint8:
+        return lambda out, value, center, scale: value
+    if out.dtype == types.float32:
+        return lambda out, value, center, scale: _normalise(value, center, scale)
+    return lambda out, value, center, scale: _half_bits(_normalise(value, center, scale))
+
+
+# What a kernel is closed over is pickled into the name that Numba's cache knows it by. A number is the same in every
+# process; a function is not, and would be compiled and stored anew by each.
+
+
+def _make_plane_kernel(code: int):
     """A loop over one plane with the geometry as a constant, which is what lets the compiler vectorise it."""
 
     # Indices are unsigned, because a signed one would be tested for Python's wrap-around on every pixel, and the source
@@ -94,7 +111,7 @@ def _make_plane_kernel(code: int, finish):
             line, target = plane[np.uint64(r)], out[y]
             for x in range(width):
                 _, c = _source(code, y, x, height, width)
-                target[x] = finish(line[np.uint64(c)], center, scale)
+                target[x] = _finish(out, line[np.uint64(c)], center, scale)
 
     @njit(nogil=True, cache=True)
     def transposing(plane, out, center, scale):
@@ -112,55 +129,35 @@ def _make_plane_kernel(code: int, finish):
                 _, y = _source(code, c0 + j, 0, width, height)
                 line, target = strip[j], out[np.uint64(y)]
                 for x in range(width):
-                    target[x] = finish(line[x], center, scale)
+                    target[x] = _finish(out, line[x], center, scale)
 
     return transposing if code & 4 else straight
 
 
-def _make_site_kernel(finish):
-    """All channels of a site; ``finish`` makes the output value of a pixel."""
-    k0, k1, k2, k3, k4, k5, k6, k7 = (_make_plane_kernel(code, finish) for code in range(8))
-
-    @njit(nogil=True, cache=True)
-    def site_kernel(stack, out, code, center, scale):
-        for k in range(stack.shape[0]):
-            plane, target, m, s = stack[k], out[k], center[k], scale[k]
-            if code == 0:
-                k0(plane, target, m, s)
-            elif code == 1:
-                k1(plane, target, m, s)
-            elif code == 2:
-                k2(plane, target, m, s)
-            elif code == 3:
-                k3(plane, target, m, s)
-            elif code == 4:
-                k4(plane, target, m, s)
-            elif code == 5:
-                k5(plane, target, m, s)
-            elif code == 6:
-                k6(plane, target, m, s)
-            else:
-                k7(plane, target, m, s)
-
-    return site_kernel
+_k0, _k1, _k2, _k3, _k4, _k5, _k6, _k7 = (_make_plane_kernel(code) for code in range(8))
 
 
-@njit(inline="always")
-def _raw(value, center, scale):
-    return value
-
-
-@njit(inline="always")
-def _half(value, center, scale):
-    return _half_bits(_normalise(value, center, scale))
-
-
-_LINE_KERNELS = {np.dtype(kind): fused_lines.make_site_kernel(kind) for kind in (np.uint8, np.float32, np.float16)}
-_SITE_KERNELS = {
-    np.dtype(np.uint8): _make_site_kernel(_raw),
-    np.dtype(np.float32): _make_site_kernel(_normalise),
-    np.dtype(np.float16): _make_site_kernel(_half),
-}
+@njit(nogil=True, cache=True)
+def _fuse_any(stack, out, code, center, scale):
+    """All channels of a site, with any strides."""
+    for k in range(stack.shape[0]):
+        plane, target, m, s = stack[k], out[k], center[k], scale[k]
+        if code == 0:
+            _k0(plane, target, m, s)
+        elif code == 1:
+            _k1(plane, target, m, s)
+        elif code == 2:
+            _k2(plane, target, m, s)
+        elif code == 3:
+            _k3(plane, target, m, s)
+        elif code == 4:
+            _k4(plane, target, m, s)
+        elif code == 5:
+            _k5(plane, target, m, s)
+        elif code == 6:
+            _k6(plane, target, m, s)
+        else:
+            _k7(plane, target, m, s)
 
 
 def fuse_site(stack, out, code, center, scale):
@@ -193,7 +190,7 @@ def fuse_site(stack, out, code, center, scale):
         raise ValueError(f"geometry code must be 0 to 7, got {code}")
     if out.shape != ((channels, columns, rows) if code & 4 else (channels, rows, columns)):
         raise ValueError(f"out has shape {out.shape}, but geometry {code} of a stack {stack.shape} does not fit it")
-    if out.dtype not in _SITE_KERNELS:
+    if out.dtype not in fused_lines.LIKE:
         raise ValueError(f"out must be float32, float16 or uint8, got {out.dtype}")
     if out.dtype == np.uint8:
         center = scale = np.zeros(channels, np.float32)
@@ -201,7 +198,8 @@ def fuse_site(stack, out, code, center, scale):
         if row.shape != (channels,) or row.dtype != np.float32:
             raise ValueError(f"{name} must be ({channels},) float32, got {row.dtype}{row.shape}")
     if fused_lines.fits(stack, out):
-        _LINE_KERNELS[out.dtype](
+        fused_lines.fuse_lines(
+            fused_lines.LIKE[out.dtype],
             np.uint64(stack.ctypes.data),
             (np.uint64(stack.strides[0]), np.uint64(stack.strides[1])),
             np.uint64(out.ctypes.data),
@@ -216,5 +214,4 @@ def fuse_site(stack, out, code, center, scale):
     # Read-only, as DALI's arrays are: Numba compiles a function of its own for either kind.
     stack = stack.view()
     stack.flags.writeable = False
-    kernel = _SITE_KERNELS[out.dtype]
-    kernel(stack, out.view(np.uint16) if out.dtype == np.float16 else out, int(code), center, scale)
+    _fuse_any(stack, out.view(np.uint16) if out.dtype == np.float16 else out, int(code), center, scale)

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["STEP", "fence", "fits", "make_site_kernel", "strip", "turn_block"]
+__all__ = ["LIKE", "STEP", "fence", "fits", "fuse_lines", "strip", "turn_block"]
 
 #: Pixels a step. Heights and widths must be multiples of it.
 STEP = 16
@@ -43,38 +43,62 @@ def _normalised(builder, pixels, center, scale):
     return builder.fmul(builder.fsub(builder.uitofp(pixels, kind), everywhere(center)), everywhere(scale))
 
 
-#: What becomes of sixteen pixels, by the output's dtype.
+#: An array of each output dtype's kind, for :func:`fuse_lines`. Numba has no float16 on the CPU: its bits stand for it.
+LIKE = {
+    np.dtype(np.uint8): np.empty(0, np.uint8),
+    np.dtype(np.float32): np.empty(0, np.float32),
+    np.dtype(np.float16): np.empty(0, np.uint16),
+}
+# What becomes of sixteen pixels, by the kind of the output.
 _FINISH = {
-    np.dtype(np.uint8): lambda builder, pixels, center, scale: pixels,
-    np.dtype(np.float32): _normalised,
-    np.dtype(np.float16): lambda builder, *values: builder.fptrunc(
-        _normalised(builder, *values), ir.VectorType(_HALF, STEP)
-    ),
+    types.uint8: lambda builder, pixels, center, scale: pixels,
+    types.float32: _normalised,
+    types.uint16: lambda builder, *values: builder.fptrunc(_normalised(builder, *values), ir.VectorType(_HALF, STEP)),
 }
 
 
-def _make_step(dtype, mirrored):
-    """An intrinsic ``step(source, target, center, scale)`` on addresses; ``target`` is aligned to what it stores."""
+# The kind is an argument's type and not a variable that kernels are closed over: Numba's cache knows a closure by the
+# pickled values in it, and those of functions are others in every process, so that it would compile and store anew.
 
-    @intrinsic
-    def step(typing, source, target, center, scale):
-        def generate(context, builder, signature, arguments):
-            origin, goal, m, s = arguments
-            kind = ir.VectorType(_BYTE, STEP)
-            pixels = builder.load(builder.inttoptr(origin, kind.as_pointer()))
-            pixels.align = 1
-            if mirrored:
-                order = ir.Constant(ir.VectorType(ir.IntType(32), STEP), list(range(STEP))[::-1])
-                pixels = builder.shuffle_vector(pixels, ir.Constant(kind, ir.Undefined), order)
-            value = _FINISH[dtype](builder, pixels, m, s)
-            store = builder.store(value, builder.inttoptr(goal, value.type.as_pointer()))
-            store.align = STEP * dtype.itemsize
-            store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-            return context.get_dummy_value()
 
-        return types.void(types.uint64, types.uint64, types.float32, types.float32), generate
+def _step(like, mirrored):
+    """``step(like, source, target, center, scale)`` on addresses; ``target`` is aligned to what it stores."""
 
-    return step
+    def generate(context, builder, signature, arguments):
+        _, origin, goal, m, s = arguments
+        kind = ir.VectorType(_BYTE, STEP)
+        pixels = builder.load(builder.inttoptr(origin, kind.as_pointer()))
+        pixels.align = 1
+        if mirrored:
+            order = ir.Constant(ir.VectorType(ir.IntType(32), STEP), list(range(STEP))[::-1])
+            pixels = builder.shuffle_vector(pixels, ir.Constant(kind, ir.Undefined), order)
+        value = _FINISH[like.dtype](builder, pixels, m, s)
+        store = builder.store(value, builder.inttoptr(goal, value.type.as_pointer()))
+        store.align = STEP * (like.dtype.bitwidth // 8)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(like, types.uint64, types.uint64, types.float32, types.float32), generate
+
+
+@intrinsic
+def _forward(typing, like, source, target, center, scale):
+    return _step(like, False)
+
+
+@intrinsic
+def _backward(typing, like, source, target, center, scale):
+    return _step(like, True)
+
+
+@intrinsic
+def _step_bytes(typing, like):
+    """Bytes that a step stores, as a constant."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(ir.IntType(64), STEP * (like.dtype.bitwidth // 8))
+
+    return types.uint64(like), generate
 
 
 @intrinsic
@@ -149,51 +173,45 @@ def turn_block(source, pitch, target, target_pitch):
     _store(target + _u(7) * target_pitch, h)
 
 
-def make_site_kernel(dtype):
-    """The kernel for one output dtype: ``kernel(source, source_pitches, target, target_pitches, shape, code, ...)``.
+@njit(inline="always")
+def _line(like, source, target, count, mirrored, m, s):
+    steps, size = count // _u(STEP), _step_bytes(like)
+    if mirrored:
+        for i in range(steps):
+            _backward(like, source + (count - (i + _u(1)) * _u(STEP)), target + i * size, m, s)
+    else:
+        for i in range(steps):
+            _forward(like, source + i * _u(STEP), target + i * size, m, s)
 
-    Addresses and (plane, row) pitches in bytes are uint64; ``shape`` is the source's (C, H, W); ``center`` and
-    ``scale`` are (C,) float32 and ``line_buffer`` is what :func:`strip` gives.
+
+@njit(nogil=True, cache=True)
+def fuse_lines(like, source, source_pitches, target, target_pitches, shape, code, center, scale, line_buffer):
+    """All channels of a site.
+
+    ``like`` is of :data:`LIKE`, addresses and (plane, row) pitches in bytes are uint64; ``shape`` is the source's
+    (C, H, W); ``center`` and ``scale`` are (C,) float32 and ``line_buffer`` is what :func:`strip` gives.
     """
-    dtype = np.dtype(dtype)
-    forward, backward = _make_step(dtype, False), _make_step(dtype, True)
-    size = _u(STEP * dtype.itemsize)
-
-    @njit(inline="always")
-    def line(source, target, count, mirrored, m, s):
-        steps = count // _u(STEP)
-        if mirrored:
-            for i in range(steps):
-                backward(source + (count - (i + _u(1)) * _u(STEP)), target + i * size, m, s)
-        else:
-            for i in range(steps):
-                forward(source + i * _u(STEP), target + i * size, m, s)
-
-    @njit(nogil=True, cache=True)
-    def kernel(source, source_pitches, target, target_pitches, shape, code, center, scale, line_buffer):
-        height, width = _u(shape[1]), _u(shape[2])
-        plane_pitch, pitch = source_pitches
-        out_plane_pitch, out_pitch = target_pitches
-        lines, lines_pitch = _u(line_buffer.ctypes.data), _u(line_buffer.shape[1])
-        for k in range(shape[0]):
-            origin, goal = source + _u(k) * plane_pitch, target + _u(k) * out_plane_pitch
-            m, s = center[k], scale[k]
-            if code & 4 == 0:
-                for y in range(height):
-                    r = height - _u(1) - y if code & 2 else y
-                    line(origin + r * pitch, goal + y * out_pitch, width, code & 1 != 0, m, s)
-                continue
-            for c0 in range(_u(0), width, _u(_LINES)):
-                depth = min(_u(_LINES), width - c0)
-                for x in range(_u(0), height, _u(8)):
-                    for w in range(_u(0), depth, _u(8)):
-                        turn_block(origin + x * pitch + c0 + w, pitch, lines + w * lines_pitch + x, lines_pitch)
-                for j in range(depth):
-                    y = width - _u(1) - c0 - j if code & 1 else c0 + j
-                    line(lines + j * lines_pitch, goal + y * out_pitch, height, code & 2 != 0, m, s)
-        fence()
-
-    return kernel
+    height, width = _u(shape[1]), _u(shape[2])
+    plane_pitch, pitch = source_pitches
+    out_plane_pitch, out_pitch = target_pitches
+    lines, lines_pitch = _u(line_buffer.ctypes.data), _u(line_buffer.shape[1])
+    for k in range(shape[0]):
+        origin, goal = source + _u(k) * plane_pitch, target + _u(k) * out_plane_pitch
+        m, s = center[k], scale[k]
+        if code & 4 == 0:
+            for y in range(height):
+                r = height - _u(1) - y if code & 2 else y
+                _line(like, origin + r * pitch, goal + y * out_pitch, width, code & 1 != 0, m, s)
+            continue
+        for c0 in range(_u(0), width, _u(_LINES)):
+            depth = min(_u(_LINES), width - c0)
+            for x in range(_u(0), height, _u(8)):
+                for w in range(_u(0), depth, _u(8)):
+                    turn_block(origin + x * pitch + c0 + w, pitch, lines + w * lines_pitch + x, lines_pitch)
+            for j in range(depth):
+                y = width - _u(1) - c0 - j if code & 1 else c0 + j
+                _line(like, lines + j * lines_pitch, goal + y * out_pitch, height, code & 2 != 0, m, s)
+    fence()
 
 
 def strip(height: int) -> np.ndarray:

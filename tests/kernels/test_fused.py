@@ -1,5 +1,9 @@
 """The fused kernel against NumPy."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,3 +160,28 @@ def test_what_does_not_fit_is_refused(shape, out, code, rows):
         fuse_site(np.zeros(shape, np.uint8), np.zeros(out, np.float32), code, row, row)
     with pytest.raises(ValueError):
         fuse_site(np.zeros(shape, np.uint16), np.zeros(shape, np.float32), 0, row[:2], row[:2])
+
+
+def test_a_second_process_compiles_nothing():
+    """What one process has compiled, the next one loads: Numba stores nothing more, for any output and layout."""
+    script = """
+import os
+import subprocess
+import sys
+
+import numpy as np
+from rxrx_kernels.fused import fuse_site
+stack, row = np.zeros((2, 16, 16), np.uint8), np.ones(2, np.float32)
+for kind in (np.uint8, np.float16, np.float32):
+    for code in (0, 4):
+        fuse_site(stack, np.empty((2, 16, 16), kind), code, row, row)
+        fuse_site(stack, np.empty((16, 16, 2), kind).transpose(2, 0, 1), code, row, row)
+"""
+    environment = os.environ | {"NUMBA_DEBUG_CACHE": "1"}
+    told = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    ]
+    assert "data loaded" in told[1].stdout and "data saved" not in told[1].stdout
