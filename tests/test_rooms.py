@@ -27,6 +27,7 @@ FLOORS = {
     "faults": 6,
     "resume": 6,
     "plan": 7,
+    "draws": 4,
     "policy": 5,
     "normalize": 5,
     "geometry": 4,
