@@ -52,6 +52,7 @@ FLOORS = {
     "phantom": 3,
     "synthetic_plan": 2,
     "synthetic": 4,
+    "sheet": 1,
     "show": 12,
     "bench": 13,
     "doctor": 14,
