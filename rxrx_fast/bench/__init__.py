@@ -4,7 +4,7 @@
 module              what it holds
 ==================  =============================================================================
 ``work``            the work W1: sites, statistics, settings, and a NumPy reference
-``peers``           torch's DataLoader with cv2 and with Pillow, and plain DALI: one file each
+``peers``           other ways of loading: torch, DALI, SPDL, WebDataset, LitData, MONAI; one file each
 ``ours``            rxrx_fast's loader, and its data set in torch's DataLoader
 ``race``            the check, the turns and their clock
 ``shares``          where the time of our loader's threads goes
