@@ -5,6 +5,7 @@ On a machine without a GPU the scripts say so in one line and end with status 0:
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import time
@@ -19,6 +20,16 @@ from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy, syntheti
 from rxrx_fast.bench.work import JITTER, RoundTrip, Work
 
 POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
+
+
+def parser(text: str, limit: float) -> argparse.ArgumentParser:
+    """The options that all of the scripts have; ``text`` begins with the line that says what one does."""
+    options = argparse.ArgumentParser(description=text.partition("\n")[0])
+    options.add_argument("--data", type=Path, default=Path("/tmp/rxrx_gpu"), help="folder of the generated data")
+    options.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and charts")
+    options.add_argument("--limit", type=float, default=limit, help="seconds after which what is left is skipped")
+    options.add_argument("--smallest", action="store_true", help="seconds: only to see that it runs")
+    return options
 
 
 def no_gpu() -> str | None:

@@ -13,9 +13,7 @@ copy on the same card, bytes read and written, in the same run.
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import _gpu
 import numpy as np
@@ -227,11 +225,7 @@ def draw_others(rows, bandwidth, where):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("/tmp/rxrx_gpu"), help="folder of the generated data")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and charts")
-    parser.add_argument("--limit", type=float, default=150, help="seconds after which what is left is skipped")
-    parser.add_argument("--smallest", action="store_true", help="seconds: only to see that it runs")
+    parser = _gpu.parser(__doc__, limit=150)
     options = parser.parse_args(arguments)
     if reason := _gpu.no_gpu():
         print(f"gpu_kernels: {reason}")

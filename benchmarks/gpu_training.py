@@ -11,9 +11,7 @@ nvCOMP's a step, as torch's profiler counts it over a few more steps. A batch th
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import _gpu
 import torch
@@ -174,13 +172,9 @@ def draw(rows, where):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("/tmp/rxrx_gpu"), help="folder of the generated data")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and charts")
+    parser = _gpu.parser(__doc__, limit=260)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu only to see that it runs")
-    parser.add_argument("--limit", type=float, default=260, help="seconds after which what is left is skipped")
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each model and loader")
-    parser.add_argument("--smallest", action="store_true", help="seconds: only to see that it runs")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and (reason := _gpu.no_gpu()):
         print(f"gpu_training: {reason}")

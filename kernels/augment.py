@@ -123,17 +123,7 @@ def augment_site(stack, out, augmentation: Augmentation, vectors: bool = warp_li
     if not out.flags.writeable:
         raise ValueError("out must be writeable")
     check(a, stack.shape, out.shape)
-    # Numba compiles once more for arrays that are read-only, as those of other libraries may be.
-    a = a._replace(shift=int(a.shift), **{n: x.copy() for n, x in a._asdict().items() if _is_constant(x)})
     height, width = out.shape[1:]
-    pixel = warp_lines.SIZES[kind]
-    line = warp_lines.GROUP * pixel
-    direct = (
-        width % warp_lines.GROUP == 0
-        and out.strides[2] == pixel
-        and min(out.strides) > 0
-        and out.strides[0] % line == out.strides[1] % line == out.ctypes.data % line == 0
-    )
     stack = np.ascontiguousarray(stack)
     nodes = a.bend.shape[2]
     x_basis, y_basis = (warp.basis(n, nodes) if nodes else _NO_BASIS for n in (width, height))
@@ -144,9 +134,9 @@ def augment_site(stack, out, augmentation: Augmentation, vectors: bool = warp_li
         out.shape,
         out.strides,
         KINDS.index(kind),
-        direct,
+        is_direct(out, warp_lines.SIZES[kind]),
         bool(vectors and warp_lines.VECTORS),
-        a,
+        writeable(a),
         *x_basis,
         *y_basis,
     )
@@ -164,8 +154,21 @@ _KINDS = {
 }
 
 
-def _is_constant(value) -> bool:
-    return isinstance(value, np.ndarray) and not value.flags.writeable
+def writeable(a: Augmentation) -> Augmentation:
+    """The same without read-only arrays, as other libraries' may be: Numba would compile once more for them."""
+    constant = {n: x.copy() for n, x in a._asdict().items() if isinstance(x, np.ndarray) and not x.flags.writeable}
+    return a._replace(shift=int(a.shift), **constant)
+
+
+def is_direct(out: np.ndarray, pixel: int) -> bool:
+    """Whether rows can be written past the cache: whole groups of 16 pixels of so many bytes, contiguous, aligned."""
+    group = warp_lines.GROUP * pixel
+    return bool(
+        out.shape[2] % warp_lines.GROUP == 0
+        and out.strides[2] == pixel
+        and min(out.strides) > 0
+        and out.strides[0] % group == out.strides[1] % group == out.ctypes.data % group == 0
+    )
 
 
 def check(a: Augmentation, source: tuple[int, ...], shape: tuple[int, ...]) -> None:

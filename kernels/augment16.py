@@ -13,11 +13,17 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 from rxrx_kernels import augment, fused_lines, tone, warp, warp_lines
 from rxrx_kernels.augment import Augmentation
-from rxrx_kernels.augment_lines import _erase as erase_row
-from rxrx_kernels.augment_lines import _fma as fma
-from rxrx_kernels.augment_lines import _places as places
+from rxrx_kernels.augment_rows import (
+    erase_part,
+    fma,
+    lit_row,
+    make_add_noise,
+    make_finish,
+    make_prepare,
+    places,
+    scatter,
+)
 from rxrx_kernels.blur import blur_plane16
-from rxrx_kernels.noise import NORMAL, scramble
 
 __all__ = ["KINDS16", "augment_site16"]
 
@@ -28,9 +34,7 @@ _inline = njit(inline="always")
 _reach = _inline(warp.reach)
 _sample = njit(nogil=True, cache=True)(warp.make_sample(_reach, np.uint32))
 _samples, _place, _outside = _inline(warp.samples), _inline(warp.place), _inline(warp.outside)
-_node, _shaded = _inline(tone.node), _inline(tone.make_shaded(fma))
-_noisy, _toned = _inline(tone.make_noisy(fma, 65535)), _inline(tone.make_toned16(fma))
-_scramble = _inline(scramble)
+_shaded, _toned = _inline(tone.make_shaded(fma)), _inline(tone.make_toned16(fma))
 _u = np.uint64
 _TILE = 32
 
@@ -52,21 +56,6 @@ def _transposed(plane, out):
             for x in range(x0, min(x0 + _TILE, columns)):
                 for y in range(y0, min(y0 + _TILE, rows)):
                     out[x, y] = plane[y, x]
-
-
-@njit(nogil=True, cache=True)
-def _prepare(plane, blur, blurred, turned, prepared):
-    """Blur and transpose one channel into scratch memory, where that is asked for; the address of the result."""
-    if blur.size > 1:
-        blur_plane16(plane, blur, blurred)
-        if turned:
-            _transposed(blurred, prepared)
-            return _u(prepared.ctypes.data)
-        return _u(blurred.ctypes.data)
-    if turned:
-        _transposed(plane, prepared)
-        return _u(prepared.ctypes.data)
-    return _u(plane.ctypes.data)
 
 
 @njit(nogil=True, cache=True)
@@ -164,15 +153,6 @@ def _sampled(plane, c, r, inside, border, total, values):
 
 
 @njit(nogil=True, cache=True)
-def _lit(y, m, shape, shift, nodes, parts):
-    """Where the pixels of an output row lie in the illumination's grid: nodes (2, W) int32, parts (2, W) float32."""
-    for x in range(nodes.shape[1]):
-        c, r = _place(m, np.int64(x), np.int64(y), 0, 0, 0, warp.BILINEAR)
-        nodes[0, x], parts[0, x] = _node(c, shape[1], shift)
-        nodes[1, x], parts[1, x] = _node(r, shape[0], shift)
-
-
-@njit(nogil=True, cache=True)
 def _shade(values, flat, k, nodes, parts):
     """Multiply a row of grey values by the illumination's factors."""
     for x in range(nodes.shape[1]):
@@ -183,50 +163,14 @@ def _shade(values, flat, k, nodes, parts):
 
 
 @njit(nogil=True, cache=True)
-def _add_noise(values, width, start, noise, k, key):
-    low, high, sigma, shot = key[0], key[1], noise[k, 0], noise[k, 1]
-    for x in range(width):
-        normal = NORMAL[_scramble(np.uint32(start + np.uint32(x)), low, high)]
-        values[x] = _noisy(values[x], normal, sigma, shot)
-
-
-@njit(nogil=True, cache=True)
 def _tone(values, width, table, k, shift):
     for x in range(width):
         values[x] = _toned(values[x], table, k, shift)
 
 
-def _make_finish(passing):
-    """``finish(kind, source, target, steps, center, scale)``: a row of float32 to its kind of output."""
-    short, single, half, brain = (warp_lines.finish16(kind, passing) for kind in KINDS16)
-
-    @njit(nogil=True, cache=True)
-    def finish(kind, source, target, steps, center, scale):
-        for g in range(steps):
-            if kind == 0:
-                short(source + _u(64) * g, target + _u(32) * g, center, scale)
-            elif kind == 1:
-                single(source + _u(64) * g, target + _u(64) * g, center, scale)
-            elif kind == 2:
-                half(source + _u(64) * g, target + _u(32) * g, center, scale)
-            else:
-                brain(source + _u(64) * g, target + _u(32) * g, center, scale)
-
-    return finish
-
-
-_finish, _finish_near = _make_finish(True), _make_finish(False)
-_copy2, _copy4 = warp_lines.copy_pixel("float16"), warp_lines.copy_pixel("float32")
-
-
-@njit(nogil=True, cache=True)
-def _scatter(kind, source, target, count, pitch):
-    """Finished pixels to places that lie ``pitch`` bytes apart."""
-    for x in range(count):
-        if kind == 1:
-            _copy4(source + _u(4) * x, target + pitch * x)
-        else:
-            _copy2(source + _u(2) * x, target + pitch * x)
+_prepare, _add_noise = make_prepare(blur_plane16, _transposed), make_add_noise(65535)
+_finish, _finish_near = make_finish(warp_lines.SIZES16, True), make_finish(warp_lines.SIZES16, False)
+_BYTES = tuple(warp_lines.SIZES16.values())
 
 
 @njit(nogil=True, cache=True)
@@ -293,7 +237,7 @@ def _augment(
                 o, m, bits, filtering, shape, bend, x_first_basis, x_basis, y_first_basis, y_basis, c, r, inside, lost
             )
         if flat.shape[0]:
-            _lit(o, m, flat.shape[1:], a.shift, nodes, parts)
+            lit_row(o, m, flat.shape[1:], a.shift, nodes, parts)
         for i in range(inner):
             k, y0, y1 = (o, 0, height) if by_planes else (i, o, o + 1)
             if y0 == 0 and order[k] >= 0:
@@ -336,7 +280,7 @@ def _augment(
                             for x in range(width):
                                 values[x] = (values[x] - m_k) * s_k
                             m_k, s_k = np.float32(0), np.float32(1)
-                        erase_row(values, box[2], box[3], start, erase, key)
+                        erase_part(values, box[2], box[3], start, erase, key)
                 if raw:
                     for x in range(width):
                         values[x] = min(max(values[x], np.float32(0)), np.float32(65535))
@@ -345,7 +289,7 @@ def _augment(
                     _finish(kind, origin, goal, steps, m_k, s_k)
                 else:
                     _finish_near(kind, origin, buffer, steps, m_k, s_k)
-                    _scatter(kind, buffer, goal, _u(width), pixel_pitch)
+                    scatter(_BYTES[kind], buffer, goal, _u(width), pixel_pitch)
     if direct:
         fused_lines.fence()
     # Arrays whose addresses alone are used above would be freed before, if nothing used them here.
@@ -385,20 +329,14 @@ def augment_site16(stack, out, augmentation: Augmentation, raw: bool = False) ->
     kind = "uint16" if raw and out.dtype == np.uint16 else None if raw else _KINDS.get(out.dtype)
     if kind is None:
         raise ValueError(f"out must be float32, float16 or uint16 (raw: uint16), got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable")
     if len(a.table) and (a.table.shape != (len(out), tone.TABLE16) or a.table.dtype != np.float32):
         raise ValueError(f"table must be ({len(out)}, {tone.TABLE16}) float32, got {a.table.dtype}{a.table.shape}")
     if len(a.table) and not (len(a.steps) and 0 <= a.steps.min() <= a.steps.max() <= 4):
         raise ValueError(f"steps must be {len(out)} numbers from 0 to 4, got {a.steps}")
     augment.check(a._replace(table=np.zeros((0, tone.TABLE), np.float32)), stack.shape, out.shape)
     height, width = out.shape[1:]
-    pixel = warp_lines.SIZES16[kind]
-    group = warp_lines.GROUP * pixel
-    direct = (
-        width % warp_lines.GROUP == 0
-        and out.strides[2] == pixel
-        and min(out.strides) > 0
-        and out.strides[0] % group == out.strides[1] % group == out.ctypes.data % group == 0
-    )
     stack = np.ascontiguousarray(stack)
     nodes = a.bend.shape[2]
     x_basis, y_basis = (warp.basis(n, nodes) if nodes else _NO_BASIS for n in (width, height))
@@ -409,8 +347,8 @@ def augment_site16(stack, out, augmentation: Augmentation, raw: bool = False) ->
         out.shape,
         out.strides,
         KINDS16.index(kind),
-        bool(direct),
-        a._replace(table=np.ascontiguousarray(a.table)),
+        augment.is_direct(out, warp_lines.SIZES16[kind]),
+        augment.writeable(a._replace(table=np.ascontiguousarray(a.table))),
         *x_basis,
         *y_basis,
     )

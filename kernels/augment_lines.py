@@ -12,21 +12,22 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 from rxrx_kernels import fused_lines, tone, warp, warp_gather, warp_lines
+from rxrx_kernels.augment_rows import (
+    erase_part,
+    fma,
+    lit_row,
+    make_add_noise,
+    make_finish,
+    make_prepare,
+    places,
+    scatter,
+)
 from rxrx_kernels.blur import blur_plane
-from rxrx_kernels.noise import NORMAL, scramble
 
 __all__ = ["KINDS", "augment_lines"]
 
 #: Kinds of output, in the order of their numbers.
 KINDS = tuple(warp_lines.SIZES)
-
-
-@intrinsic
-def _fma(typing, a, b, c):
-    def generate(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    return types.float32(types.float32, types.float32, types.float32), generate
 
 
 @intrinsic
@@ -40,10 +41,8 @@ def _bytes(typing, address):
 _inline = njit(inline="always")
 _reach = _inline(warp.reach)
 _sample = njit(nogil=True, cache=True)(warp.make_sample(_reach))
-_samples, _place, _outside = _inline(warp.samples), _inline(warp.place), _inline(warp.outside)
-_node = _inline(tone.node)
-_shaded, _noisy, _toned = (_inline(make(_fma)) for make in (tone.make_shaded, tone.make_noisy, tone.make_toned))
-_scramble = _inline(scramble)
+_samples = _inline(warp.samples)
+_shaded, _toned = (_inline(make(fma)) for make in (tone.make_shaded, tone.make_toned))
 _u = np.uint64
 
 
@@ -100,15 +99,6 @@ def _mixed(plane, rows, columns, pitch, line, first, weights, width, border):
 
 
 @njit(nogil=True, cache=True)
-def _lit(y, m, shape, shift, nodes, parts):
-    """Where the pixels of an output row lie in the illumination's grid: nodes (2, W) int32, parts (2, W) float32."""
-    for x in range(nodes.shape[1]):
-        c, r = _place(m, np.int64(x), np.int64(y), 0, 0, 0, warp.BILINEAR)
-        nodes[0, x], parts[0, x] = _node(c, shape[1], shift)
-        nodes[1, x], parts[1, x] = _node(r, shape[0], shift)
-
-
-@njit(nogil=True, cache=True)
 def _shade(line, flat, k, nodes, parts, separable, turned, near, known):
     """Multiply a row of grey values by the illumination's factors: between columns first, then between rows.
 
@@ -144,24 +134,6 @@ def _shade(line, flat, k, nodes, parts, separable, turned, near, known):
 
 
 @njit(nogil=True, cache=True)
-def _add_noise(line, width, start, noise, k, key):
-    low, high, sigma, shot = key[0], key[1], noise[k, 0], noise[k, 1]
-    for x in range(width):
-        normal = NORMAL[_scramble(np.uint32(start + np.uint32(x)), low, high)]
-        line[x] = _noisy(line[x], normal, sigma, shot)
-
-
-@njit(nogil=True, cache=True)
-def _erase(line, x0, x1, start, erase, key):
-    # Another key than the camera's noise has.
-    low, high = key[0], np.uint32(key[1] ^ np.uint32(0x5BD1E995))
-    for x in range(x0, x1):
-        line[x] = erase[0]
-        if erase[1] != 0:
-            line[x] = _fma(NORMAL[_scramble(np.uint32(start + np.uint32(x)), low, high)], erase[1], erase[0])
-
-
-@njit(nogil=True, cache=True)
 def _tone(line, table, k, vectors):
     """Grey values through a table; ``line`` is a multiple of 16 long."""
     if vectors:
@@ -171,55 +143,6 @@ def _tone(line, table, k, vectors):
     else:
         for x in range(line.size):
             line[x] = _toned(line[x], table, k)
-
-
-@njit(nogil=True, cache=True)
-def _places(y, m, bits, kind, shape, bend, x_first, x_basis, y_first, y_basis, c, r, inside, lost):
-    """Source positions of an output row's samples, for maps that mix the axes or are bent.
-
-    ``c`` and ``r`` are (samples, W) int32, in 1/256 of a pixel; ``inside`` (samples, groups) says where all of 16
-    pixels and their neighbours lie within the source; ``lost`` (W,) which pixels lie outside of it.
-    """
-    width, nodes, side = c.shape[1], bend.shape[2], 1 << bits
-    rows, columns = shape
-    for j in range(side):
-        for i in range(side):
-            for x in range(width):
-                column, row = _place(m, np.int64(x), np.int64(y), bits, i, j, kind)
-                c[j * side + i, x], r[j * side + i, x] = column, row
-    if nodes:
-        column = np.zeros((2, nodes), np.int64)
-        for i in range(nodes):
-            for j in range(4):
-                for axis in range(2):
-                    column[axis, i] += np.int64(bend[axis, y_first[y] + j, i]) * y_basis[y, j]
-        for x in range(width):
-            dx = dy = np.int64(1 << 19)
-            for i in range(4):
-                dx += column[0, x_first[x] + i] * x_basis[x, i]
-                dy += column[1, x_first[x] + i] * x_basis[x, i]
-            # Two weights of 1/1024 each.
-            for i in range(side * side):
-                c[i, x] += dx >> 20
-                r[i, x] += dy >> 20
-    for x in range(width):
-        # The middle of the samples is the pixel's own place, but for half of 1/256 that rounding may add.
-        last = side * side - 1
-        lost[x] = _outside((c[0, x] + c[last, x] + 1) >> 1, columns) | _outside((r[0, x] + r[last, x] + 1) >> 1, rows)
-    if kind == warp.NEAREST:
-        for x in range(width):
-            c[0, x], r[0, x] = (c[0, x] + 128) & -256, (r[0, x] + 128) & -256
-    # Four bytes are read at once, so the last columns count as outside.
-    last_column, last_row = np.int32((columns - 4) << 8), np.int32((rows - 1) << 8)
-    for i in range(side * side):
-        for g in range(inside.shape[1]):
-            within = True
-            for x in range(g * warp_lines.GROUP, (g + 1) * warp_lines.GROUP):
-                if x < width:
-                    within &= (0 <= c[i, x]) & (c[i, x] < last_column) & (0 <= r[i, x]) & (r[i, x] < last_row)
-                else:
-                    within = False
-            inside[i, g] = within
 
 
 @njit(nogil=True, cache=True)
@@ -262,60 +185,10 @@ def _plane(stack, channel, shape):
     return carray(_bytes(stack + _u(channel * shape[0] * shape[1])), shape)
 
 
-@njit(nogil=True, cache=True)
-def _prepare(plane, blur, blurred, turned, prepared):
-    """Blur and transpose one channel into scratch memory, where that is asked for; the address of the result."""
-    if blur.size > 1:
-        blur_plane(plane, blur, blurred)
-        if turned:
-            _transposed(blurred, prepared)
-            return _u(prepared.ctypes.data)
-        return _u(blurred.ctypes.data)
-    if turned:
-        _transposed(plane, prepared)
-        return _u(prepared.ctypes.data)
-    return _u(plane.ctypes.data)
-
-
-def _make_finish(passing):
-    """``finish(kind, source, target, steps, center, scale)``: a row of float32 to its kind of output."""
-    byte, single, half, brain = (warp_lines.finish16(kind, passing) for kind in KINDS)
-
-    @njit(nogil=True, cache=True)
-    def finish(kind, source, target, steps, center, scale):
-        if kind == 0:
-            for g in range(steps):
-                byte(source + _u(64) * g, target + _u(16) * g, center, scale)
-        elif kind == 1:
-            for g in range(steps):
-                single(source + _u(64) * g, target + _u(64) * g, center, scale)
-        elif kind == 2:
-            for g in range(steps):
-                half(source + _u(64) * g, target + _u(32) * g, center, scale)
-        else:
-            for g in range(steps):
-                brain(source + _u(64) * g, target + _u(32) * g, center, scale)
-
-    return finish
-
-
-_finish, _finish_near = _make_finish(True), _make_finish(False)
-_copy1, _copy2, _copy4 = (warp_lines.copy_pixel(kind) for kind in ("uint8", "float16", "float32"))
+_prepare, _add_noise = make_prepare(blur_plane, _transposed), make_add_noise(255)
+_finish, _finish_near = make_finish(warp_lines.SIZES, True), make_finish(warp_lines.SIZES, False)
+_BYTES = tuple(warp_lines.SIZES.values())
 _RAW = KINDS.index("uint8")
-
-
-@njit(nogil=True, cache=True)
-def _scatter(kind, source, target, count, pitch):
-    """Finished pixels to places that lie ``pitch`` bytes apart."""
-    if kind == 0:
-        for x in range(count):
-            _copy1(source + x, target + pitch * x)
-    elif kind == 1:
-        for x in range(count):
-            _copy4(source + _u(4) * x, target + pitch * x)
-    else:
-        for x in range(count):
-            _copy2(source + _u(2) * x, target + pitch * x)
 
 
 @njit(inline="always")
@@ -403,24 +276,11 @@ def augment_lines(
     inside, lost = np.empty((count, np.int64(steps)), np.bool_), np.empty(width, np.bool_)
     for o in range(outer):
         if not separable:
-            _places(
-                o,
-                m,
-                bits,
-                filtering,
-                shape,
-                bend,
-                x_first_basis,
-                x_basis,
-                y_first_basis,
-                y_basis,
-                c,
-                r,
-                inside,
-                lost,
+            places(
+                o, m, bits, filtering, shape, bend, x_first_basis, x_basis, y_first_basis, y_basis, c, r, inside, lost
             )
         if flat.shape[0]:
-            _lit(o, m, flat.shape[1:], shift, nodes, parts)
+            lit_row(o, m, flat.shape[1:], shift, nodes, parts)
         for i in range(inner):
             k, y0, y1 = (o, 0, height) if by_planes else (i, o, o + 1)
             if y0 == 0 and order[k] >= 0:
@@ -470,7 +330,7 @@ def augment_lines(
                             for x in range(width):
                                 values[x] = (values[x] - m_k) * s_k
                             m_k, s_k = np.float32(0), np.float32(1)
-                        _erase(values, box[2], box[3], start, erase, key)
+                        erase_part(values, box[2], box[3], start, erase, key)
                 if raw:
                     for x in range(width):
                         values[x] = min(max(values[x], np.float32(0)), np.float32(255))
@@ -479,7 +339,7 @@ def augment_lines(
                     _finish(kind, origin, goal, steps, m_k, s_k)
                 else:
                     _finish_near(kind, origin, buffer, steps, m_k, s_k)
-                    _scatter(kind, buffer, goal, _u(width), pixel_pitch)
+                    scatter(_BYTES[kind], buffer, goal, _u(width), pixel_pitch)
     if direct:
         fused_lines.fence()
     # Arrays whose addresses alone are used above would be freed before, if nothing used them here.

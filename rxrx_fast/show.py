@@ -1,8 +1,4 @@
-"""Pictures for people: a site's channels and colour composite, plates before and after normalisation, a batch.
-
-Matplotlib is used through its Figure object, without pyplot and its global state, so this works without a display and
-inside anyone's program.
-"""
+"""Pictures for people: a site's channels and colour composite, plates before and after normalisation, a batch."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rxrx_fast.errors import DataError, UsageError
+from rxrx_fast.sheet import BACKGROUND, FAINT, GAP, INK, Sheet, check_format, entitle, save
 
 __all__ = [
     "STAINS",
@@ -23,7 +20,6 @@ __all__ = [
     "draw_batch",
     "draw_plates",
     "draw_site",
-    "save",
     "statistics_table",
 ]
 
@@ -58,9 +54,6 @@ _LOW, _HIGH = 1.0, 99.7
 _PLATES = 6
 _DRAWN = 5  # augmented copies of a site
 _MOST_SITES = 96  # of a plate, that its statistics are taken from if none are saved
-_GAP = 0.08  # inches between pictures
-_BACKGROUND, _INK, _FAINT = "#0d1117", "#e6edf3", "#8b98a5"
-_FORMATS = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 
 
 def composite(planes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -101,7 +94,7 @@ def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -
     """
     from rxrx_fast.stores import FileStore
 
-    _check_format(path)
+    check_format(path)
     position = _find(catalog, site_id)
     row = catalog.table.iloc[position]
     total = _drawable(catalog)
@@ -115,17 +108,17 @@ def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -
 
     across = -(-total // 2)
     side = 2.6
-    sheet = _Sheet((across + 2) * (side + _GAP) - _GAP, 2 * side + _GAP)
+    sheet = Sheet((across + 2) * (side + GAP) - GAP, 2 * side + GAP)
     where = f"{row['experiment']}, plate {row['plate']}, well {row['well']}, site {row['site']}"
     sheet.headline(f"{row['cell_type']}   {_perturbation(row)}", where)
-    sheet.image(0, 0, 2 * side + _GAP, composite(planes, low, high), "composite")
+    sheet.image(0, 0, 2 * side + GAP, composite(planes, low, high), "composite")
     for c in range(total):
-        x, y = (2 + c % across) * (side + _GAP), c // across * (side + _GAP)
+        x, y = (2 + c % across) * (side + GAP), c // across * (side + GAP)
         scaled = np.clip((planes[c] - low[c]) / max(high[c] - low[c], 1), 0, 1)
         picture = scaled[..., None] * _legible(np.array(STAINS[c].rgb) / 255)
         axes = sheet.image(x, y, side, picture, f"{c + 1}  {STAINS[c].title}")
         if c + 1 not in here:
-            axes.text(0.5, 0.5, "no file", transform=axes.transAxes, color=_FAINT, ha="center", va="center")
+            axes.text(0.5, 0.5, "no file", transform=axes.transAxes, color=FAINT, ha="center", va="center")
     return save(sheet.figure, path)
 
 
@@ -145,7 +138,7 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
     from rxrx_fast.normalize import Normalize
     from rxrx_fast.stores import FileStore
 
-    _check_format(path)
+    check_format(path)
     total = _drawable(catalog)
     chosen = _across_plates(catalog)
     if stats is None:
@@ -157,7 +150,7 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
 
     count, side, curves = len(chosen), 2.3, 3.2
     label = 0.35
-    sheet = _Sheet(label + count * (side + _GAP) + curves, 2 * side + _GAP)
+    sheet = Sheet(label + count * (side + GAP) + curves, 2 * side + GAP)
     sheet.headline(f"{_perturbation(chosen.table.iloc[0])} on {count} plates", "one display range a row")
     codes, names = chosen.group_keys("plate")
     plates = [names[code] for code in codes]
@@ -167,15 +160,15 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
     widest = int(np.argmax(np.ptp(mean, axis=0) / std.mean(0)))
     for r, (images, title) in enumerate(((raw, "as stored"), (done, "plate-normalised"))):
         low, high = np.percentile(images, (_LOW, _HIGH), axis=(0, 2, 3))
-        y = r * (side + _GAP)
+        y = r * (side + GAP)
         for i in range(count):
-            x = label + i * (side + _GAP)
+            x = label + i * (side + GAP)
             axes = sheet.image(x, y, side, composite(images[i], low, high), plates[i].replace("/", "  plate "))
             if i == 0:
-                axes.set_ylabel(title, color=_INK, fontsize=12)
+                axes.set_ylabel(title, color=INK, fontsize=12)
         shift = mean[:, widest] if r else np.zeros(count)
         unit = std[:, widest] if r else np.ones(count)
-        axes = sheet.axes(label + count * (side + _GAP), y, curves, side)
+        axes = sheet.axes(label + count * (side + GAP), y, curves, side)
         title = f"{STAINS[widest].short}: pixel values by plate"
         _distributions(axes, counts[:, widest], 1 << stats.shift, shift, unit, title)
     return save(sheet.figure, path)
@@ -199,7 +192,7 @@ def draw_augmented(catalog, path: str | os.PathLike, augment, *, site_id: str | 
     from rxrx_fast.policy import Policy
     from rxrx_fast.stores import FileStore
 
-    _check_format(path)
+    check_format(path)
     policy = replace(Policy.of(augment), cutmix=0.0, mixup=0.0)
     total = _drawable(catalog)
     one = catalog.take([_find(catalog, site_id)])
@@ -212,34 +205,34 @@ def draw_augmented(catalog, path: str | os.PathLike, augment, *, site_id: str | 
 
     side, tall = 1.55, _DRAWN + 1
     label = 0.35
-    sheet = _Sheet(label + (total + 1) * (side + _GAP) - _GAP, tall * (side + _GAP) - _GAP)
+    sheet = Sheet(label + (total + 1) * (side + GAP) - GAP, tall * (side + GAP) - GAP)
     name = augment if isinstance(augment, str) else "a policy"
     sheet.headline(f"{name}: {_DRAWN} draws of one site", f"{one.table['site_id'].iat[0]}, one display range a column")
     for r, image in enumerate(images):
-        y = r * (side + _GAP)
+        y = r * (side + GAP)
         pictures = [composite(image, low, high)]
         for c in range(total):
             scaled = np.clip((image[c] - low[c]) / max(high[c] - low[c], 1e-6), 0, 1)
             pictures.append(scaled[..., None] * _legible(np.array(STAINS[c].rgb) / 255))
         for i, picture in enumerate(pictures):
             title = f"{i}  {STAINS[i - 1].short}" if i else "composite"
-            axes = sheet.image(label + i * (side + _GAP), y, side, picture, "" if r else title)
+            axes = sheet.image(label + i * (side + GAP), y, side, picture, "" if r else title)
             if i == 0:
-                axes.set_ylabel(f"draw {r}" if r else "as it is", color=_INK, fontsize=10)
+                axes.set_ylabel(f"draw {r}" if r else "as it is", color=INK, fontsize=10)
     return save(sheet.figure, path)
 
 
 def draw_batch(images, path: str | os.PathLike, *, titles: list[str] | None = None) -> Path:
     """Draw the composites of a (B, C, H, W) batch as a montage, all with the same range."""
-    _check_format(path)
+    check_format(path)
     images = np.asarray(images, np.float32)[:, : len(STAINS)]
     low, high = np.percentile(images, (_LOW, _HIGH), axis=(0, 2, 3))
     columns = min(6, len(images))
     rows, side = -(-len(images) // columns), 2.3
-    sheet = _Sheet(columns * (side + _GAP) - _GAP, rows * (side + _GAP) - _GAP)
+    sheet = Sheet(columns * (side + GAP) - GAP, rows * (side + GAP) - GAP)
     sheet.headline("a batch, as the model gets it", f"{len(images)} sites, one display range")
     for i, image in enumerate(images):
-        x, y = i % columns * (side + _GAP), i // columns * (side + _GAP)
+        x, y = i % columns * (side + GAP), i // columns * (side + GAP)
         sheet.image(x, y, side, composite(image, low, high), titles[i] if titles else "")
     return save(sheet.figure, path)
 
@@ -256,17 +249,6 @@ def statistics_table(stats, level: str) -> str:
         cells = (f"{mean:.1f} ± {std:.1f}" for mean, std in zip(part["mean"], part["std"]))
         lines.append(f"{name:{width}}  {part['sites'].iat[0]:7,}" + "".join(f"{cell:>15}" for cell in cells))
     return "\n".join(lines)
-
-
-def save(figure, path: str | os.PathLike) -> Path:
-    """Write a figure in the format that the name ends in; returns the path."""
-    path = Path(path)
-    _check_format(path)
-    try:
-        figure.savefig(path, dpi=160, facecolor=figure.get_facecolor())
-    except OSError as error:
-        raise DataError(f"{path}: the picture can't be written ({error.strerror or error})") from None
-    return path
 
 
 # ------------------------------------------------------------------------------------------------------------ choosing
@@ -342,53 +324,6 @@ def _perturbation(row) -> str:
 # ------------------------------------------------------------------------------------------------------------- drawing
 
 
-def _check_format(path) -> None:
-    if Path(path).suffix.lower() not in _FORMATS:
-        raise UsageError(f"{path}: name a picture that ends in {', '.join(_FORMATS)}")
-
-
-class _Sheet:
-    """A dark figure that is laid out in inches, from the upper left corner below the headline."""
-
-    _MARGIN, _HEAD = 0.12, 0.5
-
-    def __init__(self, width: float, height: float):
-        from matplotlib.figure import Figure
-
-        self._size = width + 2 * self._MARGIN, height + self._HEAD + self._MARGIN
-        self.figure = Figure(figsize=self._size, facecolor=_BACKGROUND)
-
-    def headline(self, left: str, right: str) -> None:
-        width, height = self._size
-        y = 1 - 0.5 * self._HEAD / height
-        self.figure.text(self._MARGIN / width, y, left, color=_INK, fontsize=15, va="center")
-        self.figure.text(1 - self._MARGIN / width, y, right, color=_FAINT, fontsize=11, va="center", ha="right")
-
-    def axes(self, x: float, y: float, across: float, down: float):
-        width, height = self._size
-        bottom = height - self._HEAD - y - down
-        return self.figure.add_axes(((self._MARGIN + x) / width, bottom / height, across / width, down / height))
-
-    def image(self, x: float, y: float, side: float, picture: np.ndarray, title: str):
-        """Draw a square picture with its title on it."""
-        axes = self.axes(x, y, side, side)
-        axes.imshow(picture, interpolation="lanczos")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-        _title(axes, title)
-        return axes
-
-
-def _title(axes, title: str) -> None:
-    from matplotlib.patheffects import withStroke
-
-    outline = [withStroke(linewidth=3, foreground=_BACKGROUND, alpha=0.8)]
-    # Points from the corner, so that titles sit alike on small and large pictures.
-    style = {"color": _INK, "fontsize": 9.5, "va": "top", "path_effects": outline}
-    axes.annotate(title, (0, 1), (6, -6), axes.transAxes, "offset points", **style)
-
-
 def _legible(color: np.ndarray) -> np.ndarray:
     """A channel's colour on its own, with pure blue and red lightened: on black they hide detail."""
     return color + (1 - color) * 0.25
@@ -414,9 +349,9 @@ def _distributions(axes, counts: np.ndarray, width: int, shift: np.ndarray, unit
     # the strip below zero.
     top = min(1.15 * density.max(), 2.5 * np.median(density.max(1)))
     axes.set_ylim(-0.12 * top, top)
-    axes.axhline(0, color=_FAINT, linewidth=0.8, zorder=0)
-    axes.set_facecolor(_BACKGROUND)
+    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+    axes.set_facecolor(BACKGROUND)
     axes.set_yticks([])
-    axes.tick_params(colors=_FAINT, labelsize=8, length=0, pad=-12)
+    axes.tick_params(colors=FAINT, labelsize=8, length=0, pad=-12)
     axes.spines[:].set_visible(False)
-    _title(axes, title)
+    entitle(axes, title)

@@ -12,8 +12,9 @@ from rxrx_kernels import augment, blur, tone, warp
 from rxrx_kernels.moments16 import WIDEST, Histogram
 
 from rxrx_fast import geometry
+from rxrx_fast.draws import Draws
 from rxrx_fast.normalize import Normalize
-from rxrx_fast.policy import Draws, Policy
+from rxrx_fast.policy import Policy
 
 __all__ = ["RAW", "Plan", "View"]
 

@@ -1,6 +1,9 @@
 """The race: the same work for all, an honest clock, and results that can be read by people and programs."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -11,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rxrx_fast import bench, cli, show
+from rxrx_fast import bench, cli, sheet
 from rxrx_fast.bench import ours, peers, race, report, shares
 from rxrx_fast.bench.work import DTYPES, JITTER, RoundTrip, Work
 from rxrx_fast.catalog import Catalog
@@ -251,7 +254,7 @@ def test_the_chart_has_a_bar_for_everyone(raced, tmp_path):
 def test_the_chart_names_the_dtype(raced, monkeypatch):
     """A picture of float16 batches can't be taken for one of float32."""
     drawn = []
-    monkeypatch.setattr(show, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(sheet, "save", lambda figure, path: drawn.append(figure))
     result = json.loads((raced / "race.json").read_text())
     for dtype in DTYPES:
         report.draw({**result, "work": {**result["work"], "dtype": dtype}}, "unused.png")
@@ -322,6 +325,54 @@ def test_repacked_files_are_removed(catalog, stats, monkeypatch, tmp_path):
         assert list(tmp_path.iterdir())
         made.close()
         assert not list(tmp_path.iterdir()), name
+
+
+_ENDLESS = """
+import sys
+import time
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from rxrx_fast import bench
+from rxrx_fast.bench.peers.stream import StreamLoader
+
+
+class Peer(StreamLoader):
+    name = "a peer that repacks"
+
+    def samples(self, work, folder):
+        (Path(folder) / "packed").touch()
+        return [work.reference(i) for i in range(len(work))]
+
+    def loader(self, work, passes):
+        return DataLoader(passes, batch_size=work.batch_size, num_workers=1, persistent_workers=True)
+
+
+def race(made, work, **settings):
+    print(sum(len(images) for images in made[-1].batches(2)), flush=True)
+    time.sleep(600)
+
+
+bench.PEERS, bench.load = {"peer": (Peer.name, "")}, lambda module: Peer
+bench.race.check, bench.race.run = lambda contestant, work: None, race
+bench.run(sys.argv[1], peers=True, sites=4, batch_size=2, threads=1, quiet=True)
+"""
+
+
+def test_a_race_that_is_ended_leaves_nothing(rxrx_root, tmp_path):
+    """Asked to end, as by a batch system whose time is over, a race removes what its peers repacked."""
+    command = [sys.executable, "-c", _ENDLESS, str(rxrx_root)]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"4\n"
+            assert list(tmp_path.glob("rxrx-fast-peer-*/packed"))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    assert not list(tmp_path.glob("rxrx-fast-peer-*"))
 
 
 def test_without_peers_only_our_rows_run(rxrx_root, tmp_path):

@@ -19,7 +19,7 @@ STATISTICS = {"median", "min", "max", "runs"}
 def run(folder, *command):
     """Run a command of this Python in a folder; returns what it printed."""
     command = [sys.executable, *map(str, command)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -1,5 +1,7 @@
 """Dataset: what a sample is, and that torch's own DataLoader can serve it."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from rxrx_kernels.fused import fuse_site
 
 import rxrx_fast as rx
 from rxrx_fast.normalize import Normalize
+from rxrx_fast.stats import FILE_NAME, default_path
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +118,6 @@ def test_statistics_are_fitted_once_and_kept_beside_the_data(rxrx_root, tmp_path
     """The first data set fits and saves; the second only reads."""
     import shutil
 
-    from rxrx_fast.stats import FILE_NAME
-
     root = tmp_path / "copy"
     shutil.copytree(rxrx_root, root)
     first = rx.Dataset(root, split="train")
@@ -129,14 +130,12 @@ def test_statistics_are_fitted_once_and_kept_beside_the_data(rxrx_root, tmp_path
 
 def test_statistics_of_a_read_only_root_go_to_the_cache(rxrx_root, tmp_path, monkeypatch):
     """Where the root can't be written, the user's cache folder keeps them, by the root's path."""
-    from rxrx_fast import stats as module
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(module.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     dataset = rx.Dataset(rxrx_root)
     (kept,) = (tmp_path / "rxrx_fast").glob("*.npz")
-    assert kept == module.default_path(rxrx_root) and len(rx.PlateStats.load(kept)) == len(dataset)
-    assert module.default_path(tmp_path) != kept
+    assert kept == default_path(rxrx_root) and len(rx.PlateStats.load(kept)) == len(dataset)
+    assert default_path(tmp_path) != kept
 
 
 @pytest.mark.parametrize(

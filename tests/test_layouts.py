@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxrx_fast.catalog import Catalog
+from rxrx_fast.catalog.layouts import NAMES_2023, read_records
+from rxrx_fast.catalog.table import UNTREATED
 from rxrx_fast.errors import DataError, UsageError
-from rxrx_fast.layouts import NAMES_2023, UNTREATED, read_records
 
 METADATA = "site_id,well_id,cell_type,dataset,experiment,plate,well,site,well_type,sirna,sirna_id\n"
 CONTROLS = [

@@ -9,7 +9,7 @@ from PIL import Image
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.normalize import Normalize
-from rxrx_fast.stats import PlateStats
+from rxrx_fast.stats import PlateStats, counting, file
 
 
 @pytest.fixture(scope="module")
@@ -86,25 +86,23 @@ def test_parts_merge_to_the_whole(catalog, stats, tmp_path):
 def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
     """Ctrl-C saves what was counted; the next call counts only the rest, and the result is that of one go."""
     path = tmp_path / "stats.npz"
-    from rxrx_fast import stats as module
-
     calls = []
 
-    def interrupted(stack, counts=None, original=module.moments.histogram):
+    def interrupted(stack, counts=None, original=counting.moments.histogram):
         calls.append(1)
         if len(calls) > 20:
             raise KeyboardInterrupt
         return original(stack, counts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.moments, "histogram", interrupted)
+        patch.setattr(counting.moments, "histogram", interrupted)
         with pytest.raises(KeyboardInterrupt):
             PlateStats.fit(catalog, path=path, batch_size=8, num_threads=1, quiet=True)
     partial = PlateStats.load(path)
     assert 0 < len(partial) < len(catalog)
     read = []
-    original = module.FileStore.read_into
-    monkeypatch.setattr(module.FileStore, "read_into", lambda self, p, *a: read.append(p) or original(self, p, *a))
+    original = counting.FileStore.read_into
+    monkeypatch.setattr(counting.FileStore, "read_into", lambda self, p, *a: read.append(p) or original(self, p, *a))
     resumed = PlateStats.fit(catalog, path=path, quiet=True)
     assert len(read) == len(catalog) - len(partial)
     assert (
@@ -112,6 +110,18 @@ def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
         .sort_values(["plate", "channel"], ignore_index=True)
         .equals(stats.frame("plate").sort_values(["plate", "channel"], ignore_index=True))
     )
+
+
+def test_the_first_error_is_told(rxrx_root, tmp_path):
+    """A damaged site whose count can't be saved either is the error; what else went wrong is a warning."""
+    shutil.copytree(rxrx_root, tmp_path / "copy")
+    catalog = Catalog.read(tmp_path / "copy")
+    with open(catalog.files([3])[0][2], "r+b") as victim:
+        victim.truncate(100)
+    with pytest.raises(SiteError, match="truncated"), pytest.warns(UserWarning, match="can't be saved"):
+        PlateStats.fit(catalog, path=tmp_path / "missing" / "stats.npz", quiet=True)
+    with pytest.raises(DataError, match="can't be saved"):
+        PlateStats.fit(catalog.take([0]), path=tmp_path / "missing" / "stats.npz", quiet=True)
 
 
 def test_a_damaged_site_is_named_or_left_out(rxrx_root, tmp_path):
@@ -177,16 +187,14 @@ def test_the_real_image_has_its_published_statistics(real_root):
 
 def test_statistics_of_an_older_version_are_fitted_again(copy, monkeypatch):
     """Beside the data they are made anew, with a word; a file that was named is refused."""
-    from rxrx_fast import stats as module
-
     catalog = Catalog.read(copy)
     with monkeypatch.context() as older:
-        older.setattr(module, "_VERSION", 1)
+        older.setattr(file, "VERSION", 1)
         # The data set is shared: another test may have left statistics beside it.
-        (copy / module.FILE_NAME).unlink(missing_ok=True)
-        PlateStats.fit(catalog, path=copy / module.FILE_NAME, quiet=True)
+        (copy / file.FILE_NAME).unlink(missing_ok=True)
+        PlateStats.fit(catalog, path=copy / file.FILE_NAME, quiet=True)
     with pytest.raises(DataError, match="of version 1"):
-        PlateStats.load(copy / module.FILE_NAME)
+        PlateStats.load(copy / file.FILE_NAME)
     with pytest.warns(UserWarning, match="older version"):
         again = PlateStats.beside(catalog)
-    assert len(again) == len(catalog) and len(PlateStats.load(copy / module.FILE_NAME)) == len(catalog)
+    assert len(again) == len(catalog) and len(PlateStats.load(copy / file.FILE_NAME)) == len(catalog)

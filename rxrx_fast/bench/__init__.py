@@ -4,7 +4,7 @@
 module              what it holds
 ==================  =============================================================================
 ``work``            the work W1: sites, statistics, settings, and a NumPy reference
-``peers``           torch's DataLoader with cv2 and with Pillow, and plain DALI: one file each
+``peers``           other ways of loading: torch, DALI, SPDL, WebDataset, LitData, MONAI; one file each
 ``ours``            rxrx_fast's loader, and its data set in torch's DataLoader
 ``race``            the check, the turns and their clock
 ``shares``          where the time of our loader's threads goes
@@ -96,25 +96,26 @@ def run(
     few = Work.of(chosen.take(range(min(_CHECKED_SITES, len(chosen)))), stats, device=device, dtype=dtype,
                   augment=False, batch_size=2, threads=1)  # fmt: skip
     made = []
-    try:
-        with bar(len(classes) * (2 + rounds), "racing", unit="turn", quiet=quiet) as progress:
+    with race.unwound():
+        try:
+            with bar(len(classes) * (2 + rounds), "racing", unit="turn", quiet=quiet) as progress:
 
-            def tick(name: str) -> None:
-                progress.set_postfix_str(name)
-                progress.update()
+                def tick(name: str) -> None:
+                    progress.set_postfix_str(name)
+                    progress.update()
 
-            for contestant in classes:
-                race.check(contestant, few)
-                tick(contestant.name)
-            for contestant in classes:
-                made.append(contestant(work))
-            rows = race.run(made, work, rounds=rounds, seconds=seconds, tick=tick)
-        report = made[0].loader.report()
-        # Not below half a second: the system's clocks advance in ticks.
-        threads_time = made[0].shares(round(rows[0].sites_per_s * max(seconds, 0.5) / batch_size))
-    finally:
-        for contestant in made:
-            contestant.close()
+                for contestant in classes:
+                    race.check(contestant, few)
+                    tick(contestant.name)
+                for contestant in classes:
+                    made.append(contestant(work))
+                rows = race.run(made, work, rounds=rounds, seconds=seconds, tick=tick)
+            report = made[0].loader.report()
+            # Not below half a second: the system's clocks advance in ticks.
+            threads_time = made[0].shares(round(rows[0].sites_per_s * max(seconds, 0.5) / batch_size))
+        finally:
+            for contestant in made:
+                contestant.close()
     return {
         "work": {"name": "W1", "steps": DESCRIPTION, **settings, "rounds": rounds, "seconds_a_turn": seconds,
                  "checked": f"equal to a NumPy reference on {len(few)} sites, without augmentation"},

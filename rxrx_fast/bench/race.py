@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +15,7 @@ import numpy as np
 from rxrx_fast.bench.work import Work
 from rxrx_fast.errors import DataError
 
-__all__ = ["Row", "check", "run"]
+__all__ = ["Row", "check", "run", "unwound"]
 
 # The contestants divide, or multiply by a reciprocal, in float32: a few units in the last place apart.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-4
@@ -102,6 +105,31 @@ def run(
             row.runs.append(_turn(row.contestant, work, batches[row.name]))
             tick(row.name)
     return rows
+
+
+@contextmanager
+def unwound() -> Iterator[None]:
+    """Within, a request to end the process (SIGTERM, SIGHUP) unwinds it, so that contestants remove what they wrote.
+
+    Signals that the program handles or ignores by itself are left alone, and all of them are outside of the main
+    thread, which alone may set them.
+    """
+    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number, frame):
+        for each in ours:
+            # Asked twice, it is on its way already.
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _turn(contestant, work: Work, count: int) -> float:

@@ -6,6 +6,7 @@ import torch
 from augment_model import augmentation, augmented
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import aligned
 from rxrx_kernels import warp
 from rxrx_kernels.augment import augment_site, plain
 from rxrx_kernels.blur import gaussian
@@ -16,15 +17,6 @@ KINDS = (np.float32, np.float16, np.uint16, np.uint8)
 
 def pixels(rng, *shape):
     return rng.integers(0, 256, shape, dtype=np.uint8)
-
-
-def aligned(shape, dtype, margin=64):
-    """An array on a page, and the bytes before and behind it."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    block = np.full(size + 4096 + 2 * margin, 0xAB, np.uint8)
-    start = margin + -(block.ctypes.data + margin) % 4096
-    around = block[start - margin : start], block[start + size : start + size + margin]
-    return block[start : start + size].view(dtype).reshape(shape), around
 
 
 def run(stack, a, shape, dtype=np.float32, vectors=True):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rxrx_kernels import blur, tone, warp
+from rxrx_kernels import augment16, blur, tone, warp
 from rxrx_kernels.augment import augment_site, plain
 from rxrx_kernels.augment16 import augment_site16
 
@@ -166,6 +166,22 @@ def test_blur_of_16_bits_is_that_of_float64():
     np.testing.assert_array_equal(out, (both + (1 << 15)) >> 16)
     blur.blur_plane16(np.full_like(plane, 65535), weights, out)
     assert (out == 65535).all()
+
+
+def test_read_only_arrays_compile_nothing_new():
+    """Tables of other libraries may be read-only: the loop that is there serves them. An output may not be."""
+    stack, a = pixels(), plain(3)
+    expected, out = np.zeros(stack.shape, F32), np.zeros(stack.shape, F32)
+    augment_site16(stack, expected, a)
+    known = len(augment16._augment.signatures)
+    for array in (stack, *(part for part in a if isinstance(part, np.ndarray))):
+        array.flags.writeable = False
+    augment_site16(stack, out, a)
+    np.testing.assert_array_equal(out, expected)
+    assert len(augment16._augment.signatures) == known
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        augment_site16(stack, out, a)
 
 
 def test_what_does_not_fit_is_refused():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import aligned
 from rxrx_kernels import fused_lines
 from rxrx_kernels.fused import TURNS, compose, fuse_site, source
 
@@ -53,15 +54,6 @@ def test_normalised_pixels_match_float64(stack, code, seed):
     np.testing.assert_array_equal(half, out.astype(np.float16))
     exact = (moved.astype(np.float64) - m) * s.astype(np.float64)
     np.testing.assert_allclose(out, exact, rtol=2**-22, atol=0)
-
-
-def aligned(shape, dtype, margin=64):
-    """An array on a page, and the bytes before and behind it."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    block = np.full(size + 4096 + 2 * margin, 0xAB, np.uint8)
-    start = margin + -(block.ctypes.data + margin) % 4096
-    around = block[start - margin : start], block[start + size : start + size + margin]
-    return block[start : start + size].view(dtype).reshape(shape), around
 
 
 @settings(max_examples=150, deadline=None)

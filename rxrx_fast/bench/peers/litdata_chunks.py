@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from rxrx_fast.bench.peers.finish import decode, finish
 from rxrx_fast.bench.peers.stream import Passes, StreamLoader
+from rxrx_fast.bench.peers.torch_loader import settings
 from rxrx_fast.bench.work import Work
 
 __all__ = ["Peer"]
@@ -49,11 +50,4 @@ class Peer(StreamLoader):
         return litdata.StreamingDataset(folder, transform=partial(_finish, work))
 
     def loader(self, work: Work, passes: Passes) -> DataLoader:
-        return DataLoader(
-            passes,
-            batch_size=work.batch_size,
-            num_workers=work.threads,
-            persistent_workers=True,
-            prefetch_factor=4,
-            pin_memory=work.device == "cuda",
-        )
+        return DataLoader(passes, batch_size=work.batch_size, **settings(work))

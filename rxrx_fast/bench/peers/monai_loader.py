@@ -12,7 +12,7 @@ import torch
 from monai.data import Dataset, PILReader, ThreadDataLoader, set_track_meta
 from monai.transforms import Compose, Lambda, LoadImaged, MapTransform, RandFlipd, RandomizableTransform, RandRotate90d
 
-from rxrx_fast.bench.peers.torch_loader import TorchLoader
+from rxrx_fast.bench.peers.torch_loader import TorchLoader, settings
 from rxrx_fast.bench.work import JITTER, RoundTrip, Work
 
 __all__ = ["Peer"]
@@ -63,10 +63,7 @@ class Peer(TorchLoader):
             self.dataset(work, samples),
             batch_size=work.batch_size,
             sampler=self._sampler,
-            num_workers=work.threads,
-            persistent_workers=True,
-            prefetch_factor=4,
-            pin_memory=self._cuda,
+            **settings(work),
         )
 
     def dataset(self, work: Work, samples: list[dict]) -> Dataset:

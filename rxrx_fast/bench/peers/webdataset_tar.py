@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 
 from rxrx_fast.bench.peers.finish import decode, finish
 from rxrx_fast.bench.peers.stream import Passes, StreamLoader
+from rxrx_fast.bench.peers.torch_loader import settings
 from rxrx_fast.bench.work import Work
 
 __all__ = ["Peer"]
@@ -54,11 +55,4 @@ class Peer(StreamLoader):
     def loader(self, work: Work, passes: Passes) -> wds.WebLoader:
         # torch's collation stacks into shared memory at once. After another, the batch would be copied there.
         batches = wds.DataPipeline(passes, wds.batched(work.batch_size, collation_fn=default_collate))
-        return wds.WebLoader(
-            batches,
-            batch_size=None,
-            num_workers=work.threads,
-            persistent_workers=True,
-            prefetch_factor=4,
-            pin_memory=work.device == "cuda",
-        )
+        return wds.WebLoader(batches, batch_size=None, **settings(work))

@@ -7,12 +7,13 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from operator import add
 
 import numpy as np
 import pandas as pd
 
+from rxrx_fast.catalog.layouts import Layout
 from rxrx_fast.errors import DataError
-from rxrx_fast.layouts import Layout
 from rxrx_fast.progress import bar
 
 __all__ = ["FileTable", "list_images"]
@@ -33,18 +34,23 @@ class FileTable:
         self.folders = [tuple(os.path.join(root, part, "") for part in parts) for parts in folders]
         self.folder_of: list[int] = folder_of.tolist()  # lists, because single numbers come out of them faster
         self.name_of: list[int] = name_of.tolist()
+        # Folders and names, each cut down to some of a site's files.
+        self._parts: dict[tuple[int, ...], tuple[list[tuple[str, ...]], list[tuple[str, ...]]]] = {}
 
     def index(self, files: Sequence[int]) -> dict[str, int]:
         """Code of each name of the files at these positions: its place in ``names``, times files a site, plus file."""
         size = len(self.names[0])
         return {name[f]: code * size + f for code, name in enumerate(self.names) for f in files}
 
-    def parts(self, files: Sequence[int]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-        """Folders and names, each cut down to the files at these positions of a site's files."""
-        return (
-            [tuple(folder[f] for f in files) for folder in self.folders],
-            [tuple(name[f] for f in files) for name in self.names],
-        )
+    def paths(self, rows: Sequence[int], files: tuple[int, ...]) -> list[tuple[str, ...]]:
+        """Of each of these rows of the table, the files at these positions of a site's files."""
+        if files not in self._parts:
+            self._parts[files] = tuple(
+                [tuple(part[f] for f in files) for part in parts] for parts in (self.folders, self.names)
+            )
+        folders, names = self._parts[files]
+        folder_of, name_of = self.folder_of, self.name_of
+        return [tuple(map(add, folders[folder_of[row]], names[name_of[row]])) for row in rows]
 
 
 def _fill(template: str, table: pd.DataFrame, channels: Iterable[int]) -> tuple[list[tuple[str, ...]], np.ndarray]:

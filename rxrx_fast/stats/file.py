@@ -1,0 +1,118 @@
+"""The file that statistics are kept in: an ``.npz`` of plain arrays, and where a data set's own lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rxrx_fast.errors import DataError
+
+__all__ = ["FILE_NAME", "VERSION", "default_path", "is_older", "read", "write"]
+
+#: Statistics of a data set, beside its metadata.
+FILE_NAME = "rxrx_fast_stats.npz"
+#: Of the arrays in the file.
+VERSION = 2
+
+
+def default_path(root: str | os.PathLike) -> Path:
+    """Where a data set's statistics are kept: in its root, or, if that is read-only, in the user's cache folder."""
+    # The superuser may write anywhere; a folder whose mode lets nobody write is meant to stay as it is.
+    if os.access(root, os.W_OK) and os.stat(root).st_mode & 0o222:
+        return Path(root) / FILE_NAME
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.blake2b(os.path.realpath(root).encode(), digest_size=8).hexdigest()
+    return cache / "rxrx_fast" / f"{name}.npz"
+
+
+def is_older(path: Path) -> bool:
+    """Whether a file was written by an older version of this package; what is no such file is not."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return int(file["version"]) < VERSION
+    except Exception:
+        return False
+
+
+def write(stats, path: str | os.PathLike) -> None:
+    """Write statistics in one step: a reader sees the old file or the new one, never half of one.
+
+    Raises
+    ------
+    DataError
+        If the file can't be written; what was there before is then untouched.
+    """
+    path = Path(path)
+    arrays = {
+        "version": np.array(VERSION),
+        "plates": np.array(stats.plates, dtype=np.str_),
+        "cell_types": np.array(stats.cell_types, dtype=np.str_),
+        "experiments": np.array(stats.experiments, dtype=np.str_),
+        "counts": stats.counts,
+        "image_size": np.array(stats.image_size or (0, 0), np.int64),
+        "field": stats.field,
+        "site_well": np.array(stats.sites["well"].tolist(), dtype=np.str_),
+        "site_id": np.array(stats.sites["site_id"].tolist(), dtype=np.str_),
+        "site_plate": stats.sites["plate"].to_numpy(np.int64),
+        "site_kind": stats.sites["kind"].to_numpy(np.int64),
+        **{f"site_{name}": values for name, values in stats.moments.items()},
+    }
+    if stats.bits == 16:
+        arrays |= {"sums": stats.sums, "shift": np.array(stats.shift)}
+    # Named by the process and not by tempfile, which would keep the file from everybody else on the cluster.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{path}: the statistics can't be saved ({error.strerror or error})") from None
+
+
+def read(path: str | os.PathLike, empty: Callable):
+    """Read what :func:`write` wrote. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : path
+    empty : callable
+        ``empty(channels, bits)`` makes the statistics that the file's arrays are put into, and which are returned.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is not one of these, or is of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if int(file["version"]) != VERSION:
+                raise DataError(
+                    f"{path}: of version {int(file['version'])}, and this reads version {VERSION}: fit it again"
+                )
+            counts = file["counts"]
+            stats = empty(counts.shape[2], 16 if "sums" in file else 8)
+            if stats.bits == 16:
+                stats.sums, stats.shift = file["sums"], int(file["shift"])
+            else:
+                stats.sums = np.zeros((*counts.shape[:3], 4), np.int64)
+            stats.plates, stats.cell_types = file["plates"].tolist(), file["cell_types"].tolist()
+            stats.experiments = file["experiments"].tolist()
+            stats.counts, stats.field = counts, file["field"]
+            stats.image_size = tuple(file["image_size"].tolist()) if file["image_size"].any() else None
+            columns = {"site_id": "site_id", "well": "site_well"}
+            sites = {name: file[column].tolist() for name, column in columns.items()}
+            stats.sites = pd.DataFrame({**sites, "plate": file["site_plate"], "kind": file["site_kind"]})
+            stats.moments = {name: file[f"site_{name}"] for name in stats.moments}
+            return stats
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; fit statistics with `rxrx-fast stats ROOT -o FILE`") from None
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path}: not a file of statistics ({type(error).__name__}); fit them again") from None
