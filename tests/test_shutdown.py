@@ -160,7 +160,9 @@ def test_the_interpreter_ends_with_a_loader_open(rxrx_root):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, out, err) == (0, "over\n", "")
+    # On a busy machine loading the kernels can take as long as compiling them, and is then taken for it.
+    complaints = [line for line in err.splitlines() if not line.startswith("compiling the kernels")]
+    assert (process.returncode, out, complaints) == (0, "over\n", [])
 
 
 def test_a_forked_process_is_told(rxrx_root):
