@@ -115,6 +115,8 @@ def _stats(options) -> int:
     path = default_path(catalog.root) if options.output is None else Path(options.output)
     if options.output is None:
         path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.parent.is_dir():
+        raise UsageError(f"-o {path}: there is no folder {path.parent}")
     stats = PlateStats.fit(
         catalog, path=path, num_threads=options.threads, on_error=options.on_error, quiet=options.quiet
     )
@@ -195,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  rxrx-fast demo                      everything at once, on generated data, in about two minutes\n"
         "  rxrx-fast stats data/rxrx1          statistics that normalise each plate, kept beside the data\n"
-        "  rxrx-fast bench data/rxrx1 --peers  how fast this machine loads, against torch's DataLoader and DALI\n\n"
+        "  rxrx-fast bench data/rxrx1 --peers  how fast this machine loads, against torch, DALI and others\n\n"
         "`rxrx-fast COMMAND --help` explains a command. Exit status: 0; 1 if data is at fault, 2 if the command is.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
@@ -205,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "demo", _demo, "the main job, without any data of your own",
         "Generates a small RxRx1, fits its statistics, streams it with plate normalisation and augmentation, races "
         "the usual ways of loading it, and draws pictures. Every number it prints is measured while you watch. "
-        "Takes about two minutes on two cores and 40 MB of disk; interrupted, it goes on where it stopped.",
+        "Takes about two minutes on two cores and 30 MB of disk; interrupted, it goes on where it stopped.",
         "rxrx-fast demo --out /tmp/rxrx_demo", resumes=True,
     )  # fmt: skip
     demo.add_argument("--out", metavar="DIR", default="rxrx_fast_demo", help="folder for data and pictures")
@@ -257,8 +259,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = _command(
         commands, "bench", _bench, "measure loading speed, against others if you like",
         "Streams plate-normalised, jittered, flipped and turned batches and reports sites a second. With "
-        "--peers the same work runs through torch's DataLoader with cv2 and with Pillow and through plain DALI, "
-        "taking turns in one run, after a check that all of them deliver the same pixels. Then come the shares of our "
+        "--peers the same work runs through torch's DataLoader with cv2 and with Pillow, through plain DALI, and "
+        "through SPDL, WebDataset, LitData and MONAI where they are installed, taking turns in one run, after a check that all of them deliver the same pixels. Then come the shares of our "
         "threads' time: reading, decoding, fusing, waiting, and how much of it they explain.",
         "rxrx-fast bench data/rxrx1 --peers --json race.json --plot race.png",
     )  # fmt: skip

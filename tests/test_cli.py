@@ -57,6 +57,12 @@ def test_help_teaches(capsys, command):
         assert "(default:" in text
 
 
+def test_statistics_have_a_folder_to_go_to(capsys, rxrx_root, tmp_path):
+    """It is asked before the first site is counted, not when the counts are to be saved."""
+    status, text, error = run(capsys, "stats", str(rxrx_root), "-o", str(tmp_path / "none" / "x.npz"))
+    assert status == 2 and "there is no folder" in error and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("recipe", train_cli.RECIPES)
 def test_recipes_teach(capsys, recipe):
     """Each recipe's help has an example that parses, and its options are the fields of its settings."""
