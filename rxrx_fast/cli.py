@@ -260,8 +260,9 @@ def _parser() -> argparse.ArgumentParser:
         commands, "bench", _bench, "measure loading speed, against others if you like",
         "Streams plate-normalised, jittered, flipped and turned batches and reports sites a second. With "
         "--peers the same work runs through torch's DataLoader with cv2 and with Pillow, through plain DALI, and "
-        "through SPDL, WebDataset, LitData and MONAI where they are installed, taking turns in one run, after a check that all "
-        "of them deliver the same pixels. Then come the shares of our threads' time: reading, decoding, fusing, waiting, and how much of it they explain.",
+        "through SPDL, WebDataset, LitData and MONAI where they are installed, taking turns in one run, after a check "
+        "that all of them deliver the same pixels. Then come the shares of our threads' time: reading, decoding, "
+        "fusing, waiting, and how much of it they explain.",
         "rxrx-fast bench data/rxrx1 --peers --json race.json --plot race.png",
     )  # fmt: skip
     _add_root(bench)
