@@ -20,7 +20,7 @@ FLOORS = {
     "randomness": 0,
     "ahead": 0,
     "buffers": 0,
-    "topology": 0,
+    "topology": 1,
     "rows": 1,
     "layouts": 2,
     "listing": 3,
