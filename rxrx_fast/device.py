@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from threading import Timer
 
 import numpy as np
@@ -252,10 +253,10 @@ class CudaDevice:
             return self._finish(decoded, views, dtype, mixed)
 
     def _finish(self, decoded: Decoded, views, dtype: str, mixed):
-        stack = decoded.stack
         # Numba takes up the thread's current context, and makes GPU 0's where there is none: so it is told which one.
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream), self._cuda.gpus[self.id]:
             stream = self._cuda.external_stream(self.stream_pointer)
+            stack = self._array(decoded.stack)
             counts = None
             if dtype not in RAW and any(view.per_site for view in views):
                 counts = self._counted(stack, stream)
@@ -283,7 +284,7 @@ class CudaDevice:
     def _counted(self, stack, stream):
         """The sites' histograms, on the host."""
         shape, whole = tuple(stack.shape[:2]), partial(torch.zeros, device=self._device)
-        if stack.dtype == torch.uint8:
+        if stack.dtype == np.uint8:
             counts = whole((*shape, moments.BINS), dtype=torch.int32)
             self._kernels.histogram_batch(stack, counts, stream)
             return counts.cpu().numpy().astype(np.int64)
@@ -298,8 +299,7 @@ class CudaDevice:
 
     def _make(self, stack, out, plan, stream, bits: int) -> None:
         """Queue the kernel that writes one view."""
-        # torch's bfloat16 has no name in NumPy, which holds its bits.
-        out = out.view(torch.uint16) if out.dtype == torch.bfloat16 else out
+        out = self._array(out)
         if len(plan.codes) == 0 or plan.codes[0] >= 0:
             tables = (plan.codes.astype(np.uint8), plan.center, plan.scale)
             self._kernels.fuse_batch(stack, out, *map(self._sent, tables), stream)
@@ -321,6 +321,13 @@ class CudaDevice:
         self._augmenting.augment_batch(stack, out, on_gpu, stream, work=work, raw=plan.raw, scratch=scratch)
         # The allocator may give the block's memory away as soon as it is dropped, but only to work that is queued
         # behind the kernel on this stream.
+
+    def _array(self, tensor: torch.Tensor):
+        """A tensor as Numba's array; of bfloat16, its bits."""
+        if tensor.element_size() == 2 and tensor.dtype != torch.float16:
+            # By way of int16: NumPy has no bfloat16, and not every torch can name 16 bits without a sign to others.
+            return self._cuda.as_cuda_array(tensor.view(torch.int16)).view(np.uint16)
+        return self._cuda.as_cuda_array(tensor)
 
     def _sent(self, table: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(table)).to(self._device, non_blocking=True)
@@ -384,8 +391,11 @@ def missing_for_cuda() -> list[str]:
     if not torch.cuda.is_available():
         build = "torch is a CPU build" if torch.version.cuda is None else "torch sees no GPU or driver"
         missing.append(f"{build} (torch {torch.__version__})")
+    extras = "install rxrx-fast[cuda13] or rxrx-fast[cuda12]"
     try:
-        __import__("numba.cuda")
+        found = getattr(import_module("numba.cuda"), "implementation", None)
+        if found != "NVIDIA":
+            missing.append(f"numba-cuda is not in use, but numba's own, older CUDA target; {extras}")
     except Exception as error:
-        missing.append(f"numba-cuda can't be imported ({error}); install rxrx-fast[cuda13] or rxrx-fast[cuda12]")
+        missing.append(f"numba-cuda can't be imported ({error}); {extras}")
     return missing
