@@ -63,8 +63,8 @@ class Trainer:
         images = images.contiguous(memory_format=torch.channels_last)
         labels = torch.zeros(len(images), dtype=torch.int64, device=self._device)
         self._optimizer.zero_grad(set_to_none=True)
-        # On a CPU half precision is no faster, and not everywhere complete.
-        with torch.autocast(self._device, torch.float16 if self._device == "cuda" else torch.bfloat16):
+        # Most CPUs only imitate half precision, slowly.
+        with torch.autocast(self._device, torch.float16, enabled=self._device == "cuda"):
             loss = self._loss(self._model(images), labels)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
