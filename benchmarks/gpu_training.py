@@ -133,14 +133,14 @@ def measure(setting, data, threads: int, options, clock) -> dict | None:
     trainer, source = Trainer(made[0], options.device), made[1]
     resident = fitting(trainer, batch, size, options.device)
     batch = len(resident)
-    alone, _ = step_seconds(trainer, (resident for _ in range(options.steps + 3)), 3)
+    alone, _ = step_seconds(trainer, (resident for _ in range(options.steps + options.warm)), options.warm)
     row = {"model": name, "source": source, "size": size, "batch": batch, "resident_step_s": alone, "feeds": []}
     print(f"{name} {size} x {size}, batches of {batch}: {alone * 1e3:.1f} ms a step on a resident batch", flush=True)
     del resident
     for feed in _gpu.feeds(data, batch, threads, options.device, clock):
         try:
             convert = (lambda images: images) if options.device == "cuda" else torch.Tensor.float
-            fed, steps = step_seconds(trainer, map(convert, feed.batches(options.steps + 3)), 3)
+            fed, steps = step_seconds(trainer, map(convert, feed.batches(options.steps + options.warm)), options.warm)
             ours = feed.name.startswith("rxrx_fast")
             kernels = kernel_seconds(trainer, map(convert, feed.batches(5)), 5) if ours else None
         finally:
@@ -185,8 +185,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.device == "cuda" and (reason := _gpu.no_gpu()):
         print(f"gpu_training: {reason}")
         return
-    settings, threads, sites = SETTINGS, machine.usable_cores(), 48
+    settings, threads, sites, options.warm = SETTINGS, machine.usable_cores(), 48, 3
     if options.smallest:
+        options.warm = 1
         settings, threads, sites, options.steps = (("resnet50", 64, 2),), 2, 6, 1
     clock = _gpu.Clock(options.limit)
     torch.backends.cudnn.benchmark = True
