@@ -132,8 +132,10 @@ def test_launcher_on_the_simulator():
     assert run.stdout.strip() == "simulated"
 
 
-# Fused multiply-adds that are meant: light 3, noise 2 (variance, value), table 1 (16 bits: 2), eraser 1.
-FUSED = {"8 float32 0": 0, "8 float32 3": 7, "16 float32 0": 0, "16 float32 3": 8}
+# Fused multiply-adds that are meant: light 3, noise 2 (variance, value), table 1 (16 bits: 2), eraser 1; and with 16
+# bits one that changes nothing, because its product is by 1/2 and exact: where the first bin's middle lies.
+FUSED = {"8 float32 0": 0, "8 float32 3": 7, "16 float32 0": 0, "16 float32 3": 9}
+_EXACT = r"fma\.rn\.f32\s+%f\d+, %f\d+, 0f3F000000, 0fBF000000"
 
 
 @needs_numba_cuda
@@ -152,6 +154,7 @@ def test_kernels_compile_to_ptx(capability):
         assert not re.search(r"mad\.(rn\.)?f32", text), name
         assert text.count("fma.rn.f32") == FUSED.get(name, 0), name
     if capability == (9, 0):
+        assert len(re.findall(_EXACT, compiled["16 float32 3"])) == 1
         # What is left out of a kernel leaves no code, and every division is of 32 bits.
         assert len(compiled["8 float32 0"].splitlines()) < 0.7 * len(compiled["8 float32 3"].splitlines())
         assert not re.search(r"(rem|div)\.[su]64", compiled["8 float32 0"])
