@@ -14,11 +14,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= rxrx_fast_demo
-comma  := ,
 CUDA   := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p' | head -n 1)
 EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda12,cpu))
 # Without a GPU the CUDA kernels are still compiled to PTX and run on the simulator.
-TESTED := $(EXTRA),test,bench,train$(if $(filter cpu,$(EXTRA)),$(comma)ptx)
+TESTED := $(EXTRA),test,bench,train,$(if $(filter cpu,$(EXTRA)),ptx,cupy$(subst cuda,,$(EXTRA)))
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .PHONY: install demo test bench throughput reading augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean

@@ -43,13 +43,16 @@ setup(
     ],
     extras_require={
         "cpu": [DALI_13],
-        "cuda13": [DALI_13, "cupy-cuda13x>=13.6,<15", "numba-cuda[cu13]>=0.20,<1"],
-        "cuda12": [DALI_12, "cupy-cuda12x>=13.4,<15", "numba-cuda[cu12]>=0.20,<1"],
+        "cuda13": [DALI_13, "numba-cuda[cu13]>=0.20,<1"],
+        "cuda12": [DALI_12, "numba-cuda[cu12]>=0.20,<1"],
         # Compile the CUDA kernels to PTX and run them on the simulator, on a machine without a GPU.
         "ptx": ["numba-cuda[cu13]>=0.20,<1"],
         "test": [*TEST, *TRAIN],
         "bench": BENCH,
         "peers": PEERS,
+        # A peer of the GPU benchmarks, and of the test that batches go to it without a copy; nothing else needs it.
+        "cupy13": ["cupy-cuda13x>=13.6,<15"],
+        "cupy12": ["cupy-cuda12x>=13.4,<15"],
         "train": TRAIN,
         # Must be the build that goes with torch's: on a machine without a GPU, torch's own index has one for CPUs.
         "backbones": [*TRAIN, "torchvision>=0.19,<1"],

@@ -7,8 +7,11 @@ Times are of events around each launch, medians; inputs are rotated where they w
 output is compared with the CPU's before it is timed.
 
 **Bytes** that are counted: inflate: what it writes. Adler-32: what it reads. Filters: filtered bytes read and pixels
-written. Fused kernel: pixels read and values written. Histogram: pixels read. Per cent are of the bandwidth of a 1 GiB
-copy on the same card, bytes read and written, in the same run.
+written. Fused and augmentation kernels: pixels read and values written. Histograms: pixels read. Per cent are of the
+bandwidth of a 1 GiB copy on the same card, bytes read and written, in the same run.
+
+Peers mirror, normalise and cast the same batch to float16 (:mod:`_gpu_peers`); bytes are counted as for the fused
+kernel, whatever they read and write in between.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 import _gpu
 import numpy as np
 import torch
-from _shared import FAINT, INK, OURS, SERIES, dress, new_figure, write
+from _gpu_peers import PEERS
+from _shared import FAINT, INK, OURS, SERIES, THEIRS, dress, new_figure, write
 
 from rxrx_fast.bench import machine
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.gpu_decode import GpuDecoder, pack
 
-STREAMS = (384, 768, 1536, 3072, 6144)
+#: Pixels on a side, streams at once, and sites a batch.
+FULL, SMALLEST = (512, (384, 768, 1536, 3072, 6144), 256), (128, (36, 72), 8)
 
 
 class Batch:
@@ -172,7 +177,96 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
                 raise SystemExit(f"the fused kernel is wrong: {name}, {kind}")
             row(f"fused, {name}, {str(kind).removeprefix('torch.')}", pixels * (1 + out.element_size()),
                 lambda _, to=target, codes=codes: kernels.fuse_batch(stack, to, codes, *tables, queue))  # fmt: skip
+    augmentations(stack, queue, row)
+    wide_pixels(stack, tables, queue, row)
+    peers(stack, tables, row, clock)
     return rows
+
+
+def augmentations(stack: torch.Tensor, queue, row) -> None:
+    """A preset's separable maps, and everything that there is, to float16."""
+    from numba import cuda
+    from rxrx_kernels import blur, cuda_augment, warp
+    from rxrx_kernels.augment import augment_site, plain
+    from rxrx_kernels.augment_tables import stack_augmentations
+
+    sites, channels, height, width = stack.shape
+    angle, middle = np.deg2rad(20), (width - 1) / 2
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    base = plain(channels, np.full(channels, 20.0), np.full(channels, 0.05))
+    zoomed = base._replace(matrix=warp.fixed(np.array([[0.93, 0, 11.2], [0, 0.95, 7.1]])))
+    turned = base._replace(matrix=warp.fixed(np.c_[turn, middle - turn @ [middle, middle]]))
+    noisy = turned._replace(noise=np.full((channels, 2), 1.0, np.float32), blur=blur.gaussian(1.0))
+    scratch = torch.empty(cuda_augment.blur_bytes(tuple(stack.shape)), dtype=torch.uint8, device=stack.device)
+    for name, case in (("zoomed", zoomed), ("turned by 20 degrees", turned), ("turned, blurred, noise", noisy)):
+        tables = stack_augmentations([case] * sites, tuple(stack.shape[1:]), (height, width))
+        work = tables.work()
+        on_gpu = type(tables)(*(cuda.as_cuda_array(torch.from_numpy(table).cuda()) for table in tables))
+        out = torch.empty(stack.shape, dtype=torch.float16, device=stack.device)
+
+        def launch(_, on_gpu=on_gpu, out=out, work=work):
+            cuda_augment.augment_batch(stack, out, on_gpu, queue, work=work, scratch=scratch)
+
+        launch(0)
+        wanted = np.empty(stack.shape[1:], np.float16)
+        augment_site(stack[0].cpu().numpy(), wanted, case)
+        if not np.array_equal(out[0].cpu().numpy(), wanted):
+            raise SystemExit(f"the augmentation kernel is wrong: {name}")
+        row(f"augmented, {name}, float16", stack.numel() * 3, launch)
+
+
+def wide_pixels(stack: torch.Tensor, tables, queue, row) -> None:
+    """16-bit pixels: the fused kernel and the histogram."""
+    from numba import cuda
+    from rxrx_kernels import cuda as kernels
+    from rxrx_kernels import cuda_moments16
+    from rxrx_kernels.moments16 import BINS16, histogram16
+
+    # As Numba's array: not every torch can name 16 bits without a sign to others.
+    deep = stack.to(torch.int16) * 97
+    wide = cuda.as_cuda_array(deep).view(np.uint16)
+    codes = torch.zeros(len(deep), dtype=torch.uint8, device=deep.device)
+    out = torch.empty(deep.shape, dtype=torch.float16, device=deep.device)
+    kernels.fuse_batch(wide, out, codes, *tables, queue)
+    center, scale = (table[0].cpu().numpy()[:, None, None] for table in tables)
+    site = deep[0].cpu().numpy().view(np.uint16)
+    if not np.array_equal(out[0].cpu().numpy(), ((site.astype(np.float32) - center) * scale).astype(np.float16)):
+        raise SystemExit("the fused kernel of 16-bit pixels is wrong")
+    row("fused, 16 bits, straight, float16", deep.numel() * 4,
+        lambda _: kernels.fuse_batch(wide, out, codes, *tables, queue))  # fmt: skip
+    shape = tuple(deep.shape[:2])
+    counts = torch.zeros((*shape, BINS16), dtype=torch.int32, device=deep.device)
+    sums = torch.zeros((*shape, 2), dtype=torch.int64, device=deep.device)
+    extremes = torch.tensor(cuda_moments16.EXTREMES, dtype=torch.int32, device=deep.device).repeat(*shape, 1)
+    unsigned = cuda.as_cuda_array(sums).view(np.uint64)
+
+    def count(_):
+        cuda_moments16.histogram16_batch(wide, counts, unsigned, extremes, queue)
+
+    count(0)
+    wanted = histogram16(site)
+    same = np.array_equal(sums[0, :, 0].cpu().numpy(), wanted.sums[:, 1])
+    if not same or not np.array_equal(counts[0].cpu().numpy(), wanted.counts):
+        raise SystemExit("the histogram of 16-bit pixels is wrong")
+    row("histogram, 16 bits", deep.numel() * 2, count)
+
+
+def peers(stack: torch.Tensor, tables, row, clock) -> None:
+    """Others' mirrored and normalised float16 batches."""
+    center, scale = (table[:, :, None, None] for table in tables)
+    wanted = ((stack[:2].flip(-1).double() - center[:2].double()) * scale[:2].double()).float()
+    for name, make in PEERS.items():
+        try:
+            work = make()
+            found = work(stack, center, scale)
+        except Exception as error:
+            # Whatever keeps a peer from running is its own affair, and said.
+            reason = (str(error).splitlines() or [""])[0]
+            clock.skip(name, f"does not run here ({type(error).__name__}: {reason})")
+            continue
+        if found.dtype != torch.float16 or not torch.allclose(found[:2].float(), wanted, rtol=2e-3, atol=2e-3):
+            raise SystemExit(f"{name} makes other batches")
+        row(f"{name}, mirrored, float16", stack.numel() * 3, lambda _, work=work: work(stack, center, scale))
 
 
 def _filtered(stack: torch.Tensor) -> torch.Tensor:
@@ -212,7 +306,8 @@ def draw_others(rows, bandwidth, where):
     figure = new_figure(7.5, 1.2 + 0.34 * len(rows))
     axes = figure.subplots()
     shares = [row["share_of_copy"] * 100 for row in rows]
-    axes.barh(range(len(rows)), shares, color=OURS, height=0.6)
+    colors = [THEIRS if row["kernel"].startswith(tuple(PEERS)) else OURS for row in rows]
+    axes.barh(range(len(rows)), shares, color=colors, height=0.6)
     for i, row in enumerate(rows):
         axes.annotate(f"{row['gb_per_s']:,.0f} GB/s", (shares[i], i), (5, 0), textcoords="offset points", va="center",
                       color=FAINT, fontsize=8.5)  # fmt: skip
@@ -230,15 +325,15 @@ def main(arguments: list[str] | None = None) -> None:
     if reason := _gpu.no_gpu():
         print(f"gpu_kernels: {reason}")
         return
-    size = 128 if options.smallest else 512
+    size, streams, sites = SMALLEST if options.smallest else FULL
     data = _gpu.Data(options.data, 6 if options.smallest else 48, size)
     files = [[np.frombuffer(one, np.uint8) for one in site] for site in data.files(48)]
     clock = _gpu.Clock(options.limit)
     bandwidth = _gpu.copy_bandwidth()
     print(f"copy on the card: {bandwidth / 1e9:,.0f} GB/s", flush=True)
     with ThreadPoolExecutor(machine.usable_cores()) as pool:
-        inflating = inflate_rows(files, (size, size), (36, 72) if options.smallest else STREAMS, pool, clock)
-        others = other_rows(files, (size, size), 8 if options.smallest else 256, pool, bandwidth, clock)
+        inflating = inflate_rows(files, (size, size), streams, pool, clock)
+        others = other_rows(files, (size, size), sites, pool, bandwidth, clock)
     result = _gpu.head("gpu_kernels", "cuda", {"size": size, "limit_s": options.limit})
     result |= {"bytes_a_file": data.bytes_a_file, "copy_bytes_per_s": bandwidth,
                "inflate": inflating, "kernels": others, "skipped": clock.skipped}  # fmt: skip

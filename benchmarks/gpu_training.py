@@ -61,8 +61,8 @@ class Trainer:
         images = images.contiguous(memory_format=torch.channels_last)
         labels = torch.zeros(len(images), dtype=torch.int64, device=self._device)
         self._optimizer.zero_grad(set_to_none=True)
-        # On a CPU half precision is no faster, and not everywhere complete.
-        with torch.autocast(self._device, torch.float16 if self._device == "cuda" else torch.bfloat16):
+        # Most CPUs only imitate half precision, slowly.
+        with torch.autocast(self._device, torch.float16, enabled=self._device == "cuda"):
             loss = self._loss(self._model(images), labels)
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
@@ -131,14 +131,14 @@ def measure(setting, data, threads: int, options, clock) -> dict | None:
     trainer, source = Trainer(made[0], options.device), made[1]
     resident = fitting(trainer, batch, size, options.device)
     batch = len(resident)
-    alone, _ = step_seconds(trainer, (resident for _ in range(options.steps + 3)), 3)
+    alone, _ = step_seconds(trainer, (resident for _ in range(options.steps + options.warm)), options.warm)
     row = {"model": name, "source": source, "size": size, "batch": batch, "resident_step_s": alone, "feeds": []}
     print(f"{name} {size} x {size}, batches of {batch}: {alone * 1e3:.1f} ms a step on a resident batch", flush=True)
     del resident
     for feed in _gpu.feeds(data, batch, threads, options.device, clock):
         try:
             convert = (lambda images: images) if options.device == "cuda" else torch.Tensor.float
-            fed, steps = step_seconds(trainer, map(convert, feed.batches(options.steps + 3)), 3)
+            fed, steps = step_seconds(trainer, map(convert, feed.batches(options.steps + options.warm)), options.warm)
             ours = feed.name.startswith("rxrx_fast")
             kernels = kernel_seconds(trainer, map(convert, feed.batches(5)), 5) if ours else None
         finally:
@@ -179,8 +179,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.device == "cuda" and (reason := _gpu.no_gpu()):
         print(f"gpu_training: {reason}")
         return
-    settings, threads, sites = SETTINGS, machine.usable_cores(), 48
+    settings, threads, sites, options.warm = SETTINGS, machine.usable_cores(), 48, 3
     if options.smallest:
+        options.warm = 1
         settings, threads, sites, options.steps = (("resnet50", 64, 2),), 2, 6, 1
     clock = _gpu.Clock(options.limit)
     torch.backends.cudnn.benchmark = True

@@ -25,7 +25,7 @@ from rxrx_kernels.augment_rows import (
 )
 from rxrx_kernels.blur import blur_plane16
 
-__all__ = ["KINDS16", "augment_site16"]
+__all__ = ["KINDS16", "augment_site16", "check16"]
 
 #: Kinds of output, by their number in compiled code.
 KINDS16 = tuple(warp_lines.SIZES16)
@@ -296,6 +296,16 @@ def _augment(
     return values.size + finished.size + prepared.size + blurred.size
 
 
+def check16(a: Augmentation, source: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """As :func:`rxrx_kernels.augment.check`, with the tables of 16-bit pixels."""
+    channels = shape[0]
+    if len(a.table) and (a.table.shape != (channels, tone.TABLE16) or a.table.dtype != np.float32):
+        raise ValueError(f"table must be ({channels}, {tone.TABLE16}) float32, got {a.table.dtype}{a.table.shape}")
+    if len(a.table) and not (len(a.steps) and 0 <= a.steps.min() <= a.steps.max() <= 4):
+        raise ValueError(f"steps must be {channels} numbers from 0 to 4, got {a.steps}")
+    augment.check(a._replace(table=np.zeros((0, tone.TABLE), np.float32)), source, shape)
+
+
 _KINDS = {np.dtype(np.float32): "float32", np.dtype(np.float16): "float16", np.dtype(np.uint16): "bfloat16"}
 _NO_BASIS = np.zeros(0, np.int32), np.zeros((0, 4), np.int32)
 
@@ -331,11 +341,7 @@ def augment_site16(stack, out, augmentation: Augmentation, raw: bool = False) ->
         raise ValueError(f"out must be float32, float16 or uint16 (raw: uint16), got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable")
-    if len(a.table) and (a.table.shape != (len(out), tone.TABLE16) or a.table.dtype != np.float32):
-        raise ValueError(f"table must be ({len(out)}, {tone.TABLE16}) float32, got {a.table.dtype}{a.table.shape}")
-    if len(a.table) and not (len(a.steps) and 0 <= a.steps.min() <= a.steps.max() <= 4):
-        raise ValueError(f"steps must be {len(out)} numbers from 0 to 4, got {a.steps}")
-    augment.check(a._replace(table=np.zeros((0, tone.TABLE), np.float32)), stack.shape, out.shape)
+    check16(a, stack.shape, out.shape)
     height, width = out.shape[1:]
     stack = np.ascontiguousarray(stack)
     nodes = a.bend.shape[2]

@@ -9,15 +9,20 @@ import numpy as np
 from numba import from_dtype
 from rxrx_kernels import tone, warp
 from rxrx_kernels.augment import Augmentation, check
+from rxrx_kernels.augment16 import check16
 from rxrx_kernels.noise import NORMAL
 
-__all__ = ["Tables", "stack_augmentations"]
+__all__ = ["EXTRAS", "Tables", "WARPED", "stack_augmentations"]
 
 #: Columns of ``Tables.plan``.
 PLAN = ("FILTER", "BORDER", "SEPARABLE", "SWAPPED", "DOWN", "COLUMN_TAPS", "ROW_TAPS", "BITS", "SHIFT", "FLAT", "NOISE")
 PLAN += ("TABLE", "NODES", "FLAT_ROWS", "FLAT_COLUMNS")
 FILTER, BORDER, SEPARABLE, SWAPPED, DOWN, COLUMN_TAPS, ROW_TAPS, BITS, SHIFT, FLAT, NOISE = range(11)
 TABLE, NODES, FLAT_ROWS, FLAT_COLUMNS = range(11, len(PLAN))
+
+#: Work of a batch: any site's map mixes rows and columns; any site has light, noise or a table of its own.
+WARPED, EXTRAS = 1, 2
+
 _SHARP = np.array([256], np.int32)
 _DTYPES = {
     "plan": (np.int32, 2),
@@ -42,6 +47,7 @@ _DTYPES = {
     "x_basis": (np.int32, 3),
     "y_first": (np.int32, 2),
     "y_basis": (np.int32, 3),
+    "steps": (np.int32, 2),
     "blur": (np.int32, 2),
     "blur_sizes": (np.int32, 1),
     "normal": (np.float32, 1),
@@ -53,7 +59,7 @@ class Tables(NamedTuple):
 
     Contiguous arrays, of NumPy or of a device. ``column_first`` and ``column_weights``, which are
     :func:`rxrx_kernels.warp.taps`, go by output column, or by output row where the plan says that a map exchanges
-    the two (SWAPPED); rows likewise. No weights of a blur mean that no site has any.
+    the two (SWAPPED); rows likewise. A single weight of the blur means that no site has any.
     """
 
     plan: np.ndarray
@@ -78,6 +84,7 @@ class Tables(NamedTuple):
     x_basis: np.ndarray
     y_first: np.ndarray
     y_basis: np.ndarray
+    steps: np.ndarray
     blur: np.ndarray
     blur_sizes: np.ndarray
     normal: np.ndarray
@@ -86,6 +93,15 @@ class Tables(NamedTuple):
     def kinds() -> list[tuple]:
         """Numba's scalar type and the dimensions of each field."""
         return [(from_dtype(np.dtype(dtype)), ndim) for dtype, ndim in _DTYPES.values()]
+
+    def work(self) -> int:
+        """What the sites of a batch ask for beyond the leanest kernel, of :data:`WARPED` and :data:`EXTRAS`.
+
+        For tables on the host.
+        """
+        plan = self.plan
+        extras = plan[:, [FLAT, NOISE, TABLE]].any() or self.erase[:, 1].any()
+        return (0 if plan[:, SEPARABLE].all() else WARPED) | (EXTRAS if extras else 0)
 
     def packed(self) -> tuple[np.ndarray, list[tuple[str, int, tuple[int, ...], np.dtype]]]:
         """All fields in one block, so that one copy takes them to a device.
@@ -107,7 +123,7 @@ class Tables(NamedTuple):
 
 
 def stack_augmentations(
-    augmentations: Sequence[Augmentation], source: tuple[int, int, int], goal: tuple[int, int]
+    augmentations: Sequence[Augmentation], source: tuple[int, int, int], goal: tuple[int, int], bits: int = 8
 ) -> Tables:
     """Arrays for :func:`rxrx_kernels.cuda_augment.augment_batch`.
 
@@ -119,15 +135,17 @@ def stack_augmentations(
         A decoded site.
     goal : (H', W')
         An output plane.
+    bits : int
+        8 or 16, of the pixels.
 
     Raises
     ------
     ValueError
-        What :func:`rxrx_kernels.augment.augment_site` refuses.
+        What :func:`rxrx_kernels.augment.augment_site` and :func:`rxrx_kernels.augment16.augment_site16` refuse.
     """
     channels = len(augmentations[0].order) if augmentations else 0
     for a in augmentations:
-        check(a, source, (channels, *goal))
+        (check if bits == 8 else check16)(a, source, (channels, *goal))
     batch, length = len(augmentations), max(goal)
     taps = [_taps(a, source[1:], goal) for a in augmentations]
     grids = [a.flat.shape[1:] for a in augmentations if len(a.flat)]
@@ -136,6 +154,7 @@ def stack_augmentations(
     widest_blur = max((weights.size for weights in blurs), default=1)
     widest = [max([t[axis][1].shape[1] for t in taps if t] + [1]) for axis in (0, 1)]
     some = max(nodes, default=0)
+    some_table, entries = any(len(a.table) for a in augmentations), tone.TABLE if bits == 8 else tone.TABLE16
     sizes = {
         "plan": (batch, len(PLAN)),
         "spans": (batch, 4),
@@ -143,7 +162,8 @@ def stack_augmentations(
         "column_weights": (batch, length, widest[0]),
         "row_first": (batch, length),
         "row_weights": (batch, length, widest[1]),
-        "table": (batch, channels, tone.TABLE) if any(len(a.table) for a in augmentations) else (1, 1, 1),
+        "table": (batch, channels, entries) if some_table else (1, 1, 1),
+        "steps": (batch, channels) if some_table and bits == 16 else (1, 1),
         "noise": (batch, channels, 2) if any(len(a.noise) for a in augmentations) else (1, 1, 1),
         "flat": (batch, channels, *np.max(grids, axis=0)) if grids else (1, 1, 1, 1),
         "bend": (batch, 2, some, some) if some else (1, 1, 1, 1),
@@ -151,8 +171,8 @@ def stack_augmentations(
         "x_basis": (batch, goal[1], 4) if some else (1, 1, 1),
         "y_first": (batch, goal[0]) if some else (1, 1),
         "y_basis": (batch, goal[0], 4) if some else (1, 1, 1),
-        "blur": (batch if widest_blur > 1 else 0, widest_blur),
-        "blur_sizes": (batch if widest_blur > 1 else 0,),
+        "blur": (batch if widest_blur > 1 else 1, widest_blur),
+        "blur_sizes": (batch if widest_blur > 1 else 1,),
         "normal": NORMAL.shape,
     }
     same = {"matrix": 6, "order": channels, "fill": channels, "center": channels, "scale": channels}
@@ -181,6 +201,8 @@ def stack_augmentations(
         for name in ("table", "noise"):
             if len(getattr(a, name)):
                 getattr(t, name)[b] = getattr(a, name)
+        if len(a.table) and bits == 16:
+            t.steps[b] = a.steps
         if len(a.flat):
             plan[[FLAT_ROWS, FLAT_COLUMNS]] = a.flat.shape[1:]
             t.flat[b, :, : a.flat.shape[1], : a.flat.shape[2]] = a.flat

@@ -24,6 +24,7 @@ from __future__ import annotations
 import numpy as np
 from numba import config, cuda, int32, types, uint32, uint64
 from rxrx_kernels import png_decode
+from rxrx_kernels.cuda_arrays import inline, on_device
 
 __all__ = ["inflate_batch", "ptx"]
 
@@ -318,18 +319,14 @@ def _make(device, sync):
     return kernel
 
 
-def _device(function):
-    return cuda.jit(device=True, inline="always")(function)
-
-
 def _barrier():
     # One warp is the whole block. The simulator knows no barrier of a warp alone.
     if config.ENABLE_CUDASIM:
-        return _device(lambda: cuda.syncthreads())
-    return _device(lambda: cuda.syncwarp())
+        return inline(lambda: cuda.syncthreads())
+    return inline(lambda: cuda.syncwarp())
 
 
-_source = _make(_device, _barrier())
+_source = _make(inline, _barrier())
 _kernel = cuda.jit(_source)
 
 
@@ -352,6 +349,7 @@ def inflate_batch(words, starts, sizes, room: int, out, decoded, status, stream=
         :mod:`rxrx_kernels.png_decode`: STREAM (damaged), SHORT or LONG (ends before, or holds more than, ``room``).
     stream : numba.cuda stream or 0
     """
+    words, starts, sizes, out, decoded, status = map(on_device, (words, starts, sizes, out, decoded, status))
     count = status.shape[0]
     if out.shape[0] != count or out.shape[1] < room or starts.shape[0] != count or sizes.shape[0] != count:
         raise ValueError(f"{count} statuses, {starts.shape[0]} streams and an output of {tuple(out.shape)} do not fit")

@@ -29,6 +29,7 @@ from __future__ import annotations
 import numpy as np
 from numba import config, cuda, int32, types, uint16, uint32, uint64
 from rxrx_kernels import png_decode
+from rxrx_kernels.cuda_arrays import inline, on_device
 
 __all__ = ["check_adler_batch", "ptx", "unfilter_batch"]
 
@@ -49,10 +50,6 @@ _SUMMERS = 32 if config.ENABLE_CUDASIM else 256
 _ADLER_PRIME = 65521
 
 
-def _inline(function):
-    return cuda.jit(device=True, inline="always")(function)
-
-
 def _predict(left, up, corner, use_left, use_up, use_corner, use_mean):
     """The filters' guess of a byte: 0 to 255, all int32; the masks are 0 or 255.
 
@@ -68,7 +65,7 @@ def _predict(left, up, corner, use_left, use_up, use_corner, use_mean):
     return int32((left + up) >> 1) if use_mean else paeth
 
 
-_predict_here = _inline(_predict)
+_predict_here = inline(_predict)
 
 
 def _undo_8(raw, left, up, corner, use_left, use_up, use_corner, use_mean):
@@ -87,7 +84,7 @@ def _offset(x, y, last_x, last_row, stride, size):
     return uint32(min(y, last_row) * stride + 1 + min(max(x, 0), last_x) * size)
 
 
-_offset_here = _inline(_offset)
+_offset_here = inline(_offset)
 
 
 def _load_8(filtered, n, x, y, last_x, last_row, stride):
@@ -103,7 +100,7 @@ def _load_16(filtered, n, x, y, last_x, last_row, stride):
 def _make_unfilter(pixel_bytes, shuffles):
     """The kernel for one kind of pixel. ``shuffles``: lanes hand pixels on by shuffle, else through shared memory."""
     tile_shape, kind = (LANES, _PITCH[pixel_bytes]), types.uint8 if pixel_bytes == 1 else types.uint16
-    undo, load = (_inline(_undo_8), _inline(_load_8)) if pixel_bytes == 1 else (_inline(_undo_16), _inline(_load_16))
+    undo, load = (inline(_undo_8), inline(_load_8)) if pixel_bytes == 1 else (inline(_undo_16), inline(_load_16))
 
     if shuffles:
 
@@ -118,7 +115,7 @@ def _make_unfilter(pixel_bytes, shuffles):
             cuda.syncthreads()
             return int32(ring[step & _1, cuda.threadIdx.x])
 
-    hand_on = _inline(hand_on)
+    hand_on = inline(hand_on)
 
     def kernel(filtered, out, status):
         tile = cuda.shared.array(tile_shape, kind)
@@ -248,6 +245,7 @@ def check_adler_batch(data, size: int, adlers, status, stream=0) -> None:
         Where it is 0 and the sum is wrong, it becomes :data:`rxrx_kernels.png_decode.STREAM`.
     stream : numba.cuda stream or 0
     """
+    data, adlers, status = map(on_device, (data, adlers, status))
     if data.shape[0] != status.shape[0] or adlers.shape[0] != status.shape[0] or not 0 <= size <= data.shape[1]:
         raise ValueError(f"{status.shape[0]} statuses and {adlers.shape[0]} sums do not fit data {tuple(data.shape)}")
     if size >= 2**28:
@@ -270,9 +268,10 @@ def unfilter_batch(filtered, out, status, stream=0) -> None:
         :data:`rxrx_kernels.png_decode.FILTER`, and the plane undefined.
     stream : numba.cuda stream or 0
     """
+    filtered, out, status = map(on_device, (filtered, out, status))
     batch, channels, height, width = out.shape
     size = out.dtype.itemsize
-    if size not in (1, 2):
+    if out.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"out must be uint8 or uint16, got {out.dtype}")
     if filtered.shape[0] != batch * channels or filtered.shape[1] < height * (1 + width * size):
         raise ValueError(f"filtered has shape {tuple(filtered.shape)}, which does not fit out {tuple(out.shape)}")

@@ -155,7 +155,7 @@ def choose(store, *, batch: int, pool: ThreadPoolExecutor, threads: int, device:
     """
     if device is None:
         return Choice("host", "the batches are made on the CPU")
-    if not store.decodes:
+    if not store.decodes or store.dtype != np.uint8:
         return Choice("host", "the files are not 8-bit grayscale PNG, or libdeflate is missing")
     asked = wanted()
     if asked != "auto":

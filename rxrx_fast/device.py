@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from threading import Timer
 
 import numpy as np
@@ -20,7 +21,7 @@ from rxrx_kernels.augment import augment_site, plain
 from rxrx_kernels.augment16 import augment_site16
 from rxrx_kernels.augment_tables import stack_augmentations
 from rxrx_kernels.fused import fuse_site
-from rxrx_kernels.moments16 import Histogram, histogram16
+from rxrx_kernels.moments16 import BINS16, Histogram, histogram16
 
 from rxrx_fast import topology
 from rxrx_fast.buffers import Buffers
@@ -212,9 +213,10 @@ def _mix_on_gpu(a: torch.Tensor, b: torch.Tensor, how) -> None:
     else:
         share, rest = (float(np.float32(part)) for part in (how.share, 1 - how.share))
         p, q = a.float(), b.float()
-        # Products and sums by themselves, as the CPU rounds them.
-        a.copy_((p * share) + (q * rest))
+        # Products and sums by themselves, as the CPU rounds them. Of float32, p and q are a and b themselves.
+        first = (p * share) + (q * rest)
         b.copy_((q * share) + (p * rest))
+        a.copy_(first)
 
 
 # Batches whose kernels may be queued and not done; more would only hold memory.
@@ -231,15 +233,19 @@ class CudaDevice:
     def __init__(self, index: int, channels_last: bool = False):
         from numba import cuda
         from rxrx_kernels import cuda as kernels
-        from rxrx_kernels import cuda_augment
+        from rxrx_kernels import cuda_augment, cuda_moments16
 
+        # A small batch has few tiles: so it is, and no news to who asked for it.
+        warnings.filterwarnings("ignore", message="Grid size .* under-utilization")
         self.id = index
-        self._cuda, self._kernels, self._augmenting = cuda, kernels, cuda_augment
+        self._cuda, self._kernels, self._augmenting, self._counting16 = cuda, kernels, cuda_augment, cuda_moments16
         self._channels_last = channels_last
         self._device = torch.device("cuda", index)
         self._stream = torch.cuda.Stream(self._device)
         self.stream_pointer = self._stream.cuda_stream
         self._busy: deque = deque()
+        # What a blur writes in between; all work is on one stream, so that one memory serves one batch after the other.
+        self._scratch: torch.Tensor | None = None
 
     def finish(self, decoded: Decoded, views, dtype: str, mixed=()):
         """As :meth:`CpuDevice.finish`, with a torch stack; returns at once, the work is queued."""
@@ -247,15 +253,13 @@ class CudaDevice:
             return self._finish(decoded, views, dtype, mixed)
 
     def _finish(self, decoded: Decoded, views, dtype: str, mixed):
-        stack = decoded.stack
         # Numba takes up the thread's current context, and makes GPU 0's where there is none: so it is told which one.
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream), self._cuda.gpus[self.id]:
             stream = self._cuda.external_stream(self.stream_pointer)
+            stack = self._array(decoded.stack)
             counts = None
-            if dtype != "uint8" and any(view.per_site for view in views):
-                counted = torch.zeros((*stack.shape[:2], moments.BINS), dtype=torch.int32, device=self._device)
-                self._kernels.histogram_batch(stack, counted, stream)
-                counts = counted.cpu().numpy().astype(np.int64)
+            if dtype not in RAW and any(view.per_site for view in views):
+                counts = self._counted(stack, stream)
             outputs = []
             for view in views:
                 out = torch.empty(
@@ -264,7 +268,7 @@ class CudaDevice:
                     device=self._device,
                     memory_format=torch.channels_last if self._channels_last else torch.contiguous_format,
                 )
-                self._make(stack, out, view.plan(counts, dtype, together=True), stream)
+                self._make(stack, out, view.plan(counts, dtype, together=True), stream, view.bits)
                 for i, how in enumerate(mixed):
                     _mix_on_gpu(out[2 * i], out[2 * i + 1], how)
                 outputs.append(out)
@@ -277,24 +281,53 @@ class CudaDevice:
             event.synchronize()
         return tuple(outputs), ready
 
-    def _make(self, stack, out, plan, stream) -> None:
+    def _counted(self, stack, stream):
+        """The sites' histograms, on the host."""
+        shape, whole = tuple(stack.shape[:2]), partial(torch.zeros, device=self._device)
+        if stack.dtype == np.uint8:
+            counts = whole((*shape, moments.BINS), dtype=torch.int32)
+            self._kernels.histogram_batch(stack, counts, stream)
+            return counts.cpu().numpy().astype(np.int64)
+        counts = whole((*shape, BINS16), dtype=torch.int32)
+        sums = whole((*shape, 2), dtype=torch.int64)
+        extremes = self._sent(np.tile(np.array(self._counting16.EXTREMES, np.int32), (*shape, 1)))
+        # As Numba's array, because not every torch can name 64 bits without a sign to others.
+        unsigned = self._cuda.as_cuda_array(sums).view(np.uint64)
+        self._counting16.histogram16_batch(stack, counts, unsigned, extremes, stream)
+        found = (counts.cpu().numpy(), sums.cpu().numpy().view(np.uint64), extremes.cpu().numpy())
+        return self._counting16.as_histogram(*found, int(np.prod(stack.shape[2:])))
+
+    def _make(self, stack, out, plan, stream, bits: int) -> None:
         """Queue the kernel that writes one view."""
-        # As Numba's array, whose dtype is NumPy's: the launchers tell kinds of output by it. It has no bfloat16.
-        array = self._cuda.as_cuda_array(out.view(torch.uint16) if out.dtype == torch.bfloat16 else out)
+        out = self._array(out)
         if len(plan.codes) == 0 or plan.codes[0] >= 0:
             tables = (plan.codes.astype(np.uint8), plan.center, plan.scale)
-            self._kernels.fuse_batch(stack, array, *map(self._sent, tables), stream)
+            self._kernels.fuse_batch(stack, out, *map(self._sent, tables), stream)
             return
-        tables = stack_augmentations(plan.augmentations, tuple(stack.shape[1:]), tuple(out.shape[2:]))
+        tables = stack_augmentations(plan.augmentations, tuple(stack.shape[1:]), tuple(out.shape[2:]), bits)
+        work, scratch = tables.work(), None
+        if tables.blur.shape[1] > 1:
+            size = self._augmenting.blur_bytes(tuple(stack.shape), bits)
+            if self._scratch is None or len(self._scratch) < size:
+                self._scratch = torch.empty(size, dtype=torch.uint8, device=self._device)
+            scratch = self._scratch
         block, layout = tables.packed()
         block = self._sent(block)
         parts = {}
         for name, offset, shape, kind in layout:
             size = int(np.prod(shape)) * kind.itemsize
             parts[name] = self._cuda.as_cuda_array(block[offset : offset + size]).view(kind).reshape(shape)
-        self._augmenting.augment_batch(stack, array, type(tables)(**parts), stream)
+        on_gpu = type(tables)(**parts)
+        self._augmenting.augment_batch(stack, out, on_gpu, stream, work=work, raw=plan.raw, scratch=scratch)
         # The allocator may give the block's memory away as soon as it is dropped, but only to work that is queued
         # behind the kernel on this stream.
+
+    def _array(self, tensor: torch.Tensor):
+        """A tensor as Numba's array; of bfloat16, its bits."""
+        if tensor.element_size() == 2 and tensor.dtype != torch.float16:
+            # By way of int16: NumPy has no bfloat16, and not every torch can name 16 bits without a sign to others.
+            return self._cuda.as_cuda_array(tensor.view(torch.int16)).view(np.uint16)
+        return self._cuda.as_cuda_array(tensor)
 
     def _sent(self, table: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(table)).to(self._device, non_blocking=True)
@@ -317,25 +350,16 @@ class CudaDevice:
         self._busy.clear()
 
 
-def resolve(device: str | torch.device, pixels=np.uint8) -> int | None:
+def resolve(device: str | torch.device) -> int | None:
     """The GPU's index for "cuda", "cuda:1"; None for "cpu"; for "auto", a GPU where the path is complete.
 
     Without a number it is torch's current one, or under torchrun that of the rank.
-
-    ``pixels`` is the dtype of the stored images: those of 16 bits are finished on the CPU.
 
     Raises
     ------
     UsageError
         If a GPU is asked for and something that it needs is missing.
     """
-    if pixels == np.uint16:
-        if str(device).startswith("cuda"):
-            raise UsageError(
-                f"device={str(device)!r}: images of 16 bits are finished on the CPU; leave device out or say 'cpu', "
-                "and move batches with .to(device, non_blocking=True)"
-            )
-        device = "cpu" if str(device) == "auto" else device
     if str(device) == "auto":
         missing = missing_for_cuda()
         if missing and torch.cuda.is_available():
@@ -367,8 +391,11 @@ def missing_for_cuda() -> list[str]:
     if not torch.cuda.is_available():
         build = "torch is a CPU build" if torch.version.cuda is None else "torch sees no GPU or driver"
         missing.append(f"{build} (torch {torch.__version__})")
+    extras = "install rxrx-fast[cuda13] or rxrx-fast[cuda12]"
     try:
-        __import__("numba.cuda")
+        found = getattr(import_module("numba.cuda"), "implementation", None)
+        if found != "NVIDIA":
+            missing.append(f"numba-cuda is not in use, but numba's own, older CUDA target; {extras}")
     except Exception as error:
-        missing.append(f"numba-cuda can't be imported ({error}); install rxrx-fast[cuda13] or rxrx-fast[cuda12]")
+        missing.append(f"numba-cuda can't be imported ({error}); {extras}")
     return missing

@@ -7,11 +7,13 @@ import queue
 import threading
 import time
 import weakref
+from functools import partial
 
 from rxrx_fast.device import CpuDevice, CudaDevice
 from rxrx_fast.errors import StalledError
 from rxrx_fast.producer import LOOK_S, Producer
 from rxrx_fast.threads import Pool
+from rxrx_fast.topology import bind
 
 __all__ = ["EpochIterator"]
 
@@ -52,7 +54,8 @@ class EpochIterator:
         self._stop = threading.Event()
         self._pid = os.getpid()
         self._end: type[Exception] | None = None
-        pool = Pool(loader.num_threads, "rxrx_fast")
+        bound = None if loader._cores is None else partial(bind, loader._cores)
+        pool = Pool(loader.num_threads, "rxrx_fast", bound)
         try:
             if loader._device_index is None:
                 self._device = CpuDevice(pool, loader._outputs, loader._meter, loader._channels_last)

@@ -7,7 +7,6 @@ into a short queue, which :class:`rxrx_fast.epoch.EpochIterator` empties. The lo
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from rxrx_fast import resume
+from rxrx_fast import resume, topology
 from rxrx_fast.buffers import Buffers
 from rxrx_fast.dataset import Dataset
 from rxrx_fast.device import CpuDevice, resolve
@@ -78,13 +77,14 @@ class DataLoader:
         Batches of ``batch_size / sites_per_label`` different labels with so many sites of each in a row, in random
         order, for metric learning. Sites without a label are left out.
     device : str or torch.device
-        "auto" takes the current GPU where there is one and what it needs is installed, else the CPU; images of 16 bits
-        are finished on the CPU.
+        "auto" takes the current GPU where there is one and what it needs is installed, else the CPU.
     channels_last : bool
         Images in torch's channels-last memory format.
     num_threads : int, optional
-        Threads that read and finish, and as many in DALI that decode. By default the cores this process may use,
-        divided by the ranks on the machine. ``num_workers``, if given and positive, means the same.
+        Threads that read and finish, and as many in DALI that decode. By default the cores that this process may use;
+        under torchrun this rank's share of them, next to its GPU where the system tells, to which the loader's threads
+        are then bound (:mod:`rxrx_fast.topology`; ``RXRX_FAST_BIND=off`` leaves them free). ``num_workers``, if given
+        and positive, means the same.
     prefetch_factor : int
         Finished batches that wait for the consumer.
     rank, world_size : int, optional
@@ -165,14 +165,14 @@ class DataLoader:
         self.seed = int(seed) if generator is None else int(generator.initial_seed())
         self.prefetch_factor, self.timeout = int(prefetch_factor), float(timeout)
         self._faults = Faults(on_error, max_errors)
-        self._device_index = resolve(device, dataset.store.dtype)
+        self._device_index = resolve(device)
         self.device = torch.device("cpu") if self._device_index is None else torch.device("cuda", self._device_index)
         self._channels_last = bool(channels_last)
         if self._device_index is None:
             CpuDevice.warm_up(dataset.dtype, self._channels_last, not dataset.only_turns, dataset.store.dtype)
         self._told_ranks = rank is not None or world_size is not None
         self.rank, self.world_size = _ranks(rank, world_size)
-        self.num_threads = _threads(num_threads or num_workers or None)
+        self.num_threads, self._cores = _threads(num_threads or num_workers or None, self._device_index)
         # Of a sampler, only what it has drawn says how many batches it gives.
         self._codes = self.plan.codes(dataset)
         self._steps = None if self.plan.sampled else len(self._order(0))
@@ -187,7 +187,7 @@ class DataLoader:
         outputs = (self.prefetch_factor + 3) * len(dataset.policies)
         self._outputs = Buffers(outputs, pinned=bool(pin_memory) and not on_gpu and torch.cuda.is_available())
         # More threads than cores help nothing that computes.
-        self._meter = Meter("threads" if self.num_threads < _threads(None) else "cores")
+        self._meter = Meter("threads" if self.num_threads < _threads(None, self._device_index).count else "cores")
         self._iterator: weakref.ref | None = None
 
     # Order -----------------------------------------------------------------------------------------------------------
@@ -370,10 +370,8 @@ def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     return int(rank), int(world_size)
 
 
-def _threads(wanted: int | None) -> int:
-    if wanted is not None:
-        if wanted < 1:
-            raise UsageError(f"num_threads={wanted}: must be at least 1")
-        return int(wanted)
-    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, len(os.sched_getaffinity(0)) // local_ranks)
+def _threads(wanted: int | None, device: int | None) -> topology.Threads:
+    if wanted is not None and wanted < 1:
+        raise UsageError(f"num_threads={wanted}: must be at least 1")
+    addresses = () if device is None else topology.pci_addresses()
+    return topology.threads(None if wanted is None else int(wanted), device, addresses)

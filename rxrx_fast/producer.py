@@ -13,6 +13,7 @@ from rxrx_fast.errors import DataError, SiteError
 from rxrx_fast.faults import stand_in
 from rxrx_fast.order import GivenOrder, rank_part, repeated
 from rxrx_fast.pipeline import SitePipeline
+from rxrx_fast.topology import bind
 
 __all__ = ["LOOK_S", "Producer"]
 
@@ -43,6 +44,7 @@ class Producer:
         self._given = isinstance(order, GivenOrder)
         self._rank, self._world_size, self._seed = loader.rank, loader.world_size, loader.seed
         self._threads, self._meter, self._stacks = loader.num_threads, loader._meter, loader._stacks
+        self._cores = loader._cores
         self._faults = loader._faults
         self._batch_size = max((len(b) for b in order.batches), default=1) if self._given else loader.batch_size
         self._device, self._pool, self._queue, self._stop = device, pool, output, stop
@@ -85,6 +87,9 @@ class Producer:
     def run(self) -> None:
         """Work until the epoch is over, the consumer leaves, or an error; never raises."""
         try:
+            if self._cores is not None:
+                # DALI's threads, which are started by this one, are bound with it.
+                bind(self._cores)
             self._pipeline = SitePipeline(
                 self._dataset.store,
                 self._batches(),

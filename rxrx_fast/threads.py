@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
 
@@ -21,13 +22,16 @@ class Pool(Executor):
         At least 1; all are started at once.
     name : str
         The threads are called ``name_0``, ``name_1``, ...
+    initializer : callable, optional
+        Called by each thread first, without arguments; must not raise.
     """
 
-    def __init__(self, threads: int, name: str):
+    def __init__(self, threads: int, name: str, initializer: Callable[[], object] | None = None):
         self._tasks: SimpleQueue = SimpleQueue()
         self._closed = False
         self._threads = [
-            threading.Thread(target=_work, args=(self._tasks,), name=f"{name}_{i}", daemon=True) for i in range(threads)
+            threading.Thread(target=_work, args=(self._tasks, initializer), name=f"{name}_{i}", daemon=True)
+            for i in range(threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -58,7 +62,9 @@ class Pool(Executor):
                 thread.join()
 
 
-def _work(tasks: SimpleQueue) -> None:
+def _work(tasks: SimpleQueue, initializer) -> None:
+    if initializer is not None:
+        initializer()
     # No task stays in a variable here while the thread waits for the next: it would keep a batch's memory in use.
     while _run(*tasks.get()):
         pass

@@ -2,7 +2,9 @@
 
 ``torchrun`` starts one process a GPU and tells each LOCAL_RANK and LOCAL_WORLD_SIZE. Rank r takes GPU r, and of the
 cores an equal share: those of the NUMA node that its GPU hangs on, if the system tells, so that files, page-locked
-memory and the bus they cross are on one side of the machine.
+memory and the bus they cross are on one side of the machine. The loader's threads, and those that they start, are bound
+to the share; the caller's own threads never are. ``RXRX_FAST_BIND=off`` leaves all of them free, for launchers that
+give each rank cores of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Place", "bind", "device_of_rank", "numa_node", "parse_cores", "pci_addresses", "place"]
+from rxrx_fast.errors import UsageError
+
+__all__ = ["Place", "Threads", "bind", "device_of_rank", "numa_node", "parse_cores", "pci_addresses", "place"]
+__all__ += ["threads"]
 
 _SYSFS = Path("/sys")
 
@@ -22,6 +27,53 @@ class Place(NamedTuple):
 
     node: int | None
     cores: tuple[int, ...]
+
+
+class Threads(NamedTuple):
+    """The loader's threads: how many, and the ``cores`` that they are bound to, or None for those of the process."""
+
+    count: int
+    cores: tuple[int, ...] | None
+
+
+def threads(
+    wanted: int | None,
+    device: int | None,
+    addresses: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] = os.environ,
+    sysfs: Path = _SYSFS,
+    allowed: Iterable[int] | None = None,
+) -> Threads:
+    """How many threads a loader starts, and where they run.
+
+    A rank among several has as many as its share of the machine has cores, and they are bound to these. A process that
+    is alone has all its cores; its threads are bound to the node of its GPU only if it asks for no more than the node
+    has, because a core far from the GPU is better than none.
+
+    Parameters
+    ----------
+    wanted : int or None
+        What the user asked for.
+    device, addresses, environment, sysfs, allowed
+        As for :func:`place`.
+
+    Raises
+    ------
+    UsageError
+        If ``RXRX_FAST_BIND`` is neither "auto" nor "off".
+    """
+    mine = tuple(sorted(os.sched_getaffinity(0) if allowed is None else allowed))
+    ranks = max(1, _number(environment, "LOCAL_WORLD_SIZE") or 1)
+    asked = environment.get("RXRX_FAST_BIND", "auto")
+    if asked not in ("auto", "off"):
+        raise UsageError(f"RXRX_FAST_BIND={asked!r}: must be 'auto' or 'off'")
+    if asked == "off" or (ranks > 1 and _number(environment, "LOCAL_RANK") is None):
+        return Threads(wanted or max(1, len(mine) // ranks), None)
+    cores = place(device, addresses, environment=environment, sysfs=sysfs, allowed=mine).cores
+    if ranks == 1 and (wanted is None or wanted > len(cores)):
+        return Threads(wanted or len(mine), None)
+    return Threads(wanted or len(cores), None if cores == mine else cores)
 
 
 def device_of_rank(count: int, current: int, environment: Mapping[str, str] = os.environ) -> int:
@@ -72,7 +124,10 @@ def place(
     rank = min(_number(environment, "LOCAL_RANK") or 0, ranks - 1)
     nodes = [numa_node(address, sysfs) for address in addresses]
     node = nodes[device] if device is not None and device < len(nodes) else None
-    near = [core for core in mine if core in _cores_of(node, sysfs)] if node is not None else []
+    # Hyperthreads of a core go to one rank: they share its caches and its time.
+    mine.sort(key=lambda core: (_first_sibling(core, sysfs), core))
+    on_node = _cores_of(node, sysfs) if node is not None else ()
+    near = [core for core in mine if core in on_node]
     if not near:
         return Place(None, _part(mine, rank, ranks))
     # Who shares this node: rank r has GPU r, as device_of_rank deals them out.
@@ -86,11 +141,14 @@ def _part(cores: list[int], index: int, parts: int) -> tuple[int, ...]:
     """The index-th of so many nearly equal stretches; where there are fewer cores than parts, one core each."""
     if parts >= len(cores):
         return (cores[index % len(cores)],)
-    return tuple(cores[len(cores) * index // parts : len(cores) * (index + 1) // parts])
+    return tuple(sorted(cores[len(cores) * index // parts : len(cores) * (index + 1) // parts]))
 
 
 def bind(cores: Sequence[int]) -> None:
-    """Keep the calling thread on these cores; for a thread pool's ``initializer``. Nothing where the system won't."""
+    """Keep the calling thread, and threads that it starts, on these cores; for a thread pool's ``initializer``.
+
+    Nothing happens where the system won't.
+    """
     try:
         os.sched_setaffinity(0, cores)
     except (AttributeError, OSError):
@@ -112,6 +170,15 @@ def _cores_of(node: int, sysfs: Path) -> frozenset[int]:
         return parse_cores((sysfs / f"devices/system/node/node{node}/cpulist").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return frozenset()
+
+
+def _first_sibling(core: int, sysfs: Path) -> int:
+    """The first hyperthread of the physical core that a core belongs to; itself, where the system does not tell."""
+    path = sysfs / f"devices/system/cpu/cpu{core}/topology/thread_siblings_list"
+    try:
+        return min(parse_cores(path.read_text(encoding="ascii")), default=core)
+    except (OSError, ValueError):
+        return core
 
 
 def parse_cores(text: str) -> frozenset[int]:

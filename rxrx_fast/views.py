@@ -144,8 +144,8 @@ class View(NamedTuple):
         for amount in (draws.blur, draws.noise, draws.bend):
             if amount is not None:
                 busy = busy | (amount.reshape(count, -1) != 0).any(1)
-        # The simplest kernel does not know every type.
-        codes[busy | (dtype == "bfloat16") | (self.bits == 16)] = -1
+        # The simplest kernel does not know every type; that of a GPU, which is asked for all together, knows 16 bits.
+        codes[busy | (dtype == "bfloat16") | (self.bits == 16 and not together)] = -1
         if together and (codes < 0).any():
             codes[:] = -1
         augmentations = self._augmentations(codes, center, factor, black, table, steps, fixed, boxes)

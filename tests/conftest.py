@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=no_gpu))
         if item.get_closest_marker("real") and no_data:
             item.add_marker(pytest.mark.skip(reason=no_data))
+
+
+_START = time.monotonic()
+
+
+def pytest_runtest_setup(item):
+    """Begin no test once RXRX_FAST_TEST_SECONDS have passed, where that is set: for machines lent for a time."""
+    limit = float(os.environ.get("RXRX_FAST_TEST_SECONDS", "inf"))
+    if time.monotonic() - _START > limit:
+        pytest.skip(f"the time for all tests, {limit:g} s, was over")
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,15 @@
 ``make gpu-test`` runs these and what else is marked ``gpu``.
 """
 
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 import torch
 from loading import POLICY, assert_no_threads
 from rxrx_kernels import nvcomp
@@ -14,6 +19,7 @@ from rxrx_kernels import nvcomp
 import rxrx_fast as rx
 from rxrx_fast import device as devices
 from rxrx_fast.errors import SiteError, UsageError
+from rxrx_fast.policy import PRESETS
 
 pytestmark = pytest.mark.gpu
 
@@ -61,11 +67,69 @@ def test_batches_are_the_cpus(rxrx_root, stats, decoding, dtype, normalize, chan
     assert_same(epoch(dataset, "cuda", channels_last=channels_last), epoch(dataset, "cpu", channels_last=channels_last))
 
 
-@pytest.mark.parametrize("name", ["none", "wilds", "deepnoise-easy", "deepnoise-hard", "rcic-first-place"])
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("size", [None, 48])
 def test_presets_are_the_cpus(rxrx_root, stats, name, size):
     """Every policy of the field, at the stored size and another, with mixing: bit-equal, soft labels too."""
     dataset = rx.Dataset(rxrx_root, stats=stats, augment=name, size=size)
+    assert_same(epoch(dataset, "cuda"), epoch(dataset, "cpu"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "uint8"])
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_in_every_type_are_the_cpus(rxrx_root, stats, name, dtype):
+    """The same in the other types: rounded once from the same float32, grey values exactly."""
+    dataset = rx.Dataset(rxrx_root, stats=stats, augment=name, dtype=dtype)
+    assert_same(epoch(dataset, "cuda"), epoch(dataset, "cpu"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0, "mix": 0.5}])
+def test_mixed_samples_are_the_cpus(rxrx_root, stats, mixing, dtype):
+    """MixUp, CutMix and both, in each type and two views: bit-equal, with the same soft labels."""
+    policy = rx.Policy(hflip=0.5, rotate=10, **mixing)
+    dataset = rx.Dataset(rxrx_root, stats=stats, augment=policy, views=2, dtype=dtype)
+    assert_same(epoch(dataset, "cuda"), epoch(dataset, "cpu"))
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """A screen of 16-bit TIFF files, and its statistics."""
+    root, rng = tmp_path_factory.mktemp("deep"), np.random.default_rng(0)
+    rows = [("A1", plate, f"{row}0{column}", 1) for plate in (1, 2) for row in "BC" for column in range(2, 8)]
+    sites = pd.DataFrame(rows, columns=["experiment", "plate", "well", "site"])
+    for k, row in enumerate(sites.itertuples()):
+        for channel in range(1, 4):
+            # Of 12 bits and more, so that bins are of several widths.
+            pixels = rng.gamma(2, 200 * channel**2 * (1 + row.plate), (64, 64)).clip(0, 65535).astype(np.uint16)
+            path = root / f"{row.experiment}/Plate{row.plate}/{row.well}_s{row.site}_w{channel}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, pixels)
+    catalog = rx.Catalog.from_frame(
+        sites, path="{experiment}/Plate{plate}/{well}_s{site}_w{channel}.tif", channels=3, root=root
+    )
+    return catalog, rx.PlateStats.fit(catalog, quiet=True)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", ["uint16", "float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("normalize", ["plate", "site"])
+@pytest.mark.parametrize("augment", ["none", "deepnoise-hard", "everything"])
+def test_batches_of_16_bits_are_the_cpus(deep, dtype, normalize, augment, channels_last):
+    """16-bit pixels, by the simplest kernel, the leanest and the whole one: bit-equal to the CPU's batches."""
+    catalog, stats = deep
+    policy = POLICY if augment == "everything" else augment
+    dataset = rx.Dataset(catalog, channels=(1, 2, 3), stats=stats, normalize=normalize, augment=policy, dtype=dtype)
+    assert_same(epoch(dataset, "cuda", channels_last=channels_last), epoch(dataset, "cpu", channels_last=channels_last))
+
+
+@pytest.mark.parametrize("method", ["affine", "quantile"])
+def test_tables_of_16_bits_are_the_cpus(deep, method):
+    """Gamma and quantile matching go through tables of 4,096 entries: the same bits."""
+    catalog, stats = deep
+    policy = rx.Policy(gamma=0.3, noise=(0, 300))
+    normalize = rx.Normalize("plate", method=method)
+    dataset = rx.Dataset(catalog, channels=(1, 2, 3), stats=stats, normalize=normalize, augment=policy, views=2)
     assert_same(epoch(dataset, "cuda"), epoch(dataset, "cpu"))
 
 
@@ -163,20 +227,86 @@ def test_two_loaders_share_a_gpu(dataset, decoding):
         assert_same(found, wanted)
 
 
+def resident():
+    """Bytes of this process in the host's memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_memory_stays_flat(dataset, decoding):
-    """Twenty epochs after the first three take no more GPU memory, of torch's or anyone's."""
+    """Two thousand batches of many epochs take no more memory of the GPU, torch's or anyone's, nor of the host."""
     loader = rx.DataLoader(dataset, 5, shuffle=True, device="cuda")
 
-    def run(epochs):
-        for _ in range(epochs):
+    def run(batches):
+        while batches > 0:
             for images, _, _ in loader:
                 images.sum()
+                batches -= 1
         torch.cuda.synchronize()
-        return torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[0]
+        return torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[0], resident()
 
-    reserved, free = run(3)
-    later, free_later = run(20)
-    assert later <= reserved and free - free_later <= 32 * 2**20
+    reserved, free, host = run(200)
+    later, free_later, host_later = run(2000)
+    assert later <= reserved and free - free_later <= 32 * 2**20 and host_later - host <= 64 * 2**20
+
+
+def test_memory_stays_flat_over_one_long_epoch(rxrx_root, stats):
+    """Five thousand batches of one epoch, blurred and in two views: what is in use after 500 is enough to the end."""
+    policy = rx.Policy(rotate=10, blur=(0.5, 1.0), noise=(0, 5))
+    dataset = rx.Dataset(rxrx_root, stats=stats, augment=policy, views=2, dtype="float16")
+    sampler = list(range(len(dataset))) * (15_000 // len(dataset))
+    loader, marks = rx.DataLoader(dataset, 3, sampler=sampler, device="cuda"), []
+    for step, (images, _, _) in enumerate(loader):
+        images[0].sum()
+        if step in (500, 4950):
+            torch.cuda.synchronize()
+            marks.append((torch.cuda.max_memory_allocated(), torch.cuda.memory_reserved(), resident()))
+    (peak, reserved, host), (later, reserved_later, host_later) = marks
+    assert later <= 1.1 * peak and reserved_later <= reserved + 2**25 and host_later - host <= 64 * 2**20
+
+
+def test_batches_go_to_cupy_without_a_copy(dataset):
+    """Through DLPack, of every kind of output: the same memory, and CuPy sees the same numbers."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    for (images, _, _), _ in zip(rx.DataLoader(dataset, 5, device="cuda", channels_last=True), range(3)):
+        array = cupy.from_dlpack(images)
+        assert array.data.ptr == images.data_ptr() and array.shape == tuple(images.shape)
+        assert array.strides == tuple(4 * step for step in images.stride())
+        np.testing.assert_array_equal(cupy.asnumpy(array), images.cpu().numpy())
+        # And back again.
+        assert torch.from_dlpack(array).data_ptr() == images.data_ptr()
+
+
+RANK = """
+import os, sys
+import torch
+import rxrx_fast as rx
+rank = int(os.environ["LOCAL_RANK"])
+dataset = rx.Dataset(sys.argv[1], dtype="uint8")
+loader = rx.DataLoader(dataset, 4, shuffle=True, device="cuda", rank=rank, world_size=2)
+assert loader.device.index == rank % torch.cuda.device_count()
+for images, _, meta in loader:
+    assert images.device == loader.device
+    for image, site in zip(images.cpu(), meta["site_index"].tolist()):
+        print("site", rank, site, int(image.to(torch.int64).sum()))
+"""
+
+
+def test_two_ranks_share_a_gpu(rxrx_root):
+    """Under torchrun, with fewer GPUs than ranks too: each site comes once, on the rank's own GPU, with its pixels."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--no_python"]
+    command += [sys.executable, "-c", RANK, str(rxrx_root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [tuple(map(int, line.split()[1:])) for line in done.stdout.splitlines() if line.startswith("site ")]
+    alone = rx.DataLoader(rx.Dataset(rxrx_root, dtype="uint8"), 4, device="cpu")
+    wanted = {
+        site: int(image.to(torch.int64).sum())
+        for images, _, meta in alone
+        for image, site in zip(images, meta["site_index"].tolist())
+    }
+    assert {site: total for _, site, total in rows} == wanted and len(rows) == len(wanted)
+    assert {rank for rank, _, _ in rows} == {0, 1}
 
 
 def test_a_full_gpu_says_what_to_lower(dataset, decoding):

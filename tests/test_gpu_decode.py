@@ -214,15 +214,37 @@ def test_a_loader_on_that_way_delivers_the_same(rxrx_root, stats, on_a_gpu, monk
         assert images.equal(expected) and labels.equal(wanted)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed (extra ptx)")
-def test_the_decoder_itself_on_the_simulator():
-    """Tables, statuses, both inflates and mending: the real GpuDecoder, with the kernels on the simulator."""
+needs_numba_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed (extra ptx)"
+)
+
+
+def simulate(name):
+    """Run a script of this folder on the simulator, which is chosen before numba is imported."""
     run = subprocess.run(
-        [sys.executable, Path(__file__).with_name("gpu_simulated.py")], env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        [sys.executable, Path(__file__).with_name(name)], env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout == "simulated\n"
+
+
+@needs_numba_cuda
+def test_the_decoder_itself_on_the_simulator():
+    """Tables, statuses, both inflates and mending: the real GpuDecoder, with the kernels on the simulator."""
+    simulate("gpu_simulated.py")
+
+
+@needs_numba_cuda
+def test_batches_are_finished_as_on_the_cpu_on_the_simulator():
+    """The real CudaDevice: every preset, views, mixing, dtypes and 16 bits give CpuDevice's bits and strides."""
+    simulate("gpu_simulated_device.py")
+
+
+class Deep:
+    """As much of a store of 16-bit files as is asked for: its own decoder is the host's."""
+
+    decodes, dtype = True, np.dtype(np.uint16)
 
 
 def test_choosing(store, pool, monkeypatch):
@@ -252,6 +274,7 @@ def test_choosing(store, pool, monkeypatch):
     with pytest.raises(UsageError, match="RXRX_FAST_DECODE='cloud'"):
         decode_choice.choose(store, device=0, **asked)
     monkeypatch.delenv("RXRX_FAST_DECODE")
+    assert decode_choice.choose(Deep(), device=0, **asked).path == "host"
     store.decodes = False
     assert decode_choice.choose(store, device=0, **asked).path == "host"
     assert len(measured) == 2

@@ -53,8 +53,8 @@ def test_all_there(run):
     """The whole suite of the marker, by the Python that has everything, with both packages in reach."""
     done = run("test", python='[ "$1" = - ] && exit 0; echo "$PYTHONPATH" "$@"; ls "${PYTHONPATH%%:*}"', SITE="/a/site")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "-m pytest -m gpu -p no:cacheprovider tests\n" in done.stdout and ":/a/site" in done.stdout
-    assert "rxrx_fast\nrxrx_kernels\n" in done.stdout
+    assert "-m pytest -m gpu -p no:cacheprovider --durations=15 tests\n" in done.stdout and ":/a/site" in done.stdout
+    assert "rxrx_fast\nrxrx_kernels\nsitecustomize.py\n" in done.stdout
 
 
 def test_without_dali_the_kernels_are_tested(run):
@@ -62,9 +62,33 @@ def test_without_dali_the_kernels_are_tested(run):
     done = run("test", python='[ "$1" = - ] && echo "nvidia.dali (No module)"; echo "$@"')
     assert done.returncode == 0
     assert "skipped: everything but the kernels' own tests, because of: nvidia.dali (No module)" in done.stdout
-    assert "no:cacheprovider tests/kernels" in done.stdout
+    assert "no:cacheprovider --durations=15 tests/kernels" in done.stdout
     done = run("bench", python='[ "$1" = - ] && echo "nvidia.dali (No module)"; echo "$@"')
     assert "gpu-bench: nothing was run" in done.stdout and "gpu_kernels.py" not in done.stdout
+
+
+def test_packages_of_a_folder_are_as_if_installed(run, tmp_path):
+    """Also those that work by a .pth file, as numba-cuda does."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "replaces.pth").write_text("import sys; sys.replaced = True\n")
+    python = f'[ "$1" = - ] && exit 0; exec "{sys.executable}" -c "import sys; print(sys.replaced)"'
+    done = run("test", python=python, SITE=str(site))
+    assert done.stdout.splitlines()[-1] == "True", done.stdout + done.stderr
+
+
+def test_what_the_sanitizer_has_no_time_for_is_said(run, tmp_path):
+    """Every kernel's cases under the first tool; later ones are left out, in words, when the time is over."""
+    tool(tmp_path, "compute-sanitizer", 'echo "checked $2 $6 $7"')
+    done = run("sanitize", python="exit 0")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("checked")]
+    assert done.returncode == 0 and len(lines) == 32 and lines[0] == "checked memcheck cuda_png_cases.py damage"
+    cases = Path(__file__).parent / "kernels"
+    for line in lines[:8]:
+        _, _, script, case = line.split()
+        assert f"def {case}(" in (cases / script).read_text()
+    done = run("sanitize", python="exit 0", LIMIT="5")
+    assert done.stdout.count("skipped: ") == 32 and "checked" not in done.stdout
 
 
 def test_every_benchmark_has_its_share_of_the_time(run):

@@ -227,9 +227,9 @@ def test_an_idle_gpu_is_said(dataset, monkeypatch):
     """device="auto" with a GPU and without a package that it needs: the CPU, and a warning that names the package."""
     from rxrx_fast import device
 
-    monkeypatch.setattr(device, "missing_for_cuda", lambda: ["cupy can't be imported"])
+    monkeypatch.setattr(device, "missing_for_cuda", lambda: ["numba-cuda can't be imported"])
     monkeypatch.setattr(device.torch.cuda, "is_available", lambda: True)
-    with pytest.warns(UserWarning, match="although there is a GPU: cupy can't be imported"):
+    with pytest.warns(UserWarning, match="although there is a GPU: numba-cuda can't be imported"):
         assert device.resolve("auto") is None
 
 

@@ -19,7 +19,7 @@ FLOORS = {
     "threads": 0,
     "randomness": 0,
     "buffers": 0,
-    "topology": 0,
+    "topology": 1,
     "ahead": 1,
     "catalog": 4,
     "order": 5,

@@ -1,12 +1,15 @@
 """Ranks, GPUs and NUMA nodes: on pretended machines, whose /sys is a folder of files."""
 
+import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from rxrx_fast import device, topology
-from rxrx_fast.topology import Place, place
+from rxrx_fast import UsageError, device, topology
+from rxrx_fast.topology import Place, Threads, place
 
 
 def machine(folder, nodes, gpus):
@@ -42,6 +45,18 @@ def test_each_rank_gets_its_part_of_its_gpus_node(tmp_path):
     found = ranks(sysfs, 4, 4, range(32))
     assert [one.node for one in found] == [0, 0, 1, 1]
     assert found[0].cores == tuple(range(8)) and found[1].cores == tuple(range(16, 24))
+    assert sorted(core for one in found for core in one.cores) == list(range(32))
+
+
+def test_hyperthreads_of_a_core_go_to_one_rank(tmp_path):
+    """Where the system tells which cores are two sides of one, no rank waits for another's."""
+    sysfs = machine(tmp_path, {0: "0-7,16-23", 1: "8-15,24-31"}, GPUS)
+    for core in range(32):
+        path = sysfs / f"devices/system/cpu/cpu{core}/topology"
+        path.mkdir(parents=True)
+        (path / "thread_siblings_list").write_text(f"{core % 16},{core % 16 + 16}\n")
+    found = ranks(sysfs, 4, 4, range(32))
+    assert found[0].cores == (0, 1, 2, 3, 16, 17, 18, 19) and found[1].cores == (4, 5, 6, 7, 20, 21, 22, 23)
     assert sorted(core for one in found for core in one.cores) == list(range(32))
 
 
@@ -94,6 +109,78 @@ def test_the_loader_takes_the_ranks_gpu(monkeypatch, asked):
     assert device.resolve("cuda:1") == 1
     monkeypatch.delenv("LOCAL_RANK")
     assert device.resolve(asked) == 0
+
+
+def told(sysfs, wanted, device, allowed=range(16), **environment):
+    """The threads of a loader in such an environment."""
+    return topology.threads(
+        wanted, device, tuple(GPUS), environment=environment, sysfs=sysfs, allowed=allowed
+    )  # fmt: skip
+
+
+def test_threads_of_a_rank(tmp_path):
+    """As many as its share has cores, bound to them; a number that is asked for stands, and is bound as well."""
+    sysfs = machine(tmp_path, {0: "0-7", 1: "8-15"}, GPUS)
+    rank = {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "4"}
+    assert told(sysfs, None, 2, **rank) == Threads(4, (8, 9, 10, 11))
+    assert told(sysfs, 9, 2, **rank) == Threads(9, (8, 9, 10, 11))
+    assert told(sysfs, None, None, **rank) == Threads(4, (8, 9, 10, 11))
+    # The scheduler's own restriction.
+    assert told(sysfs, None, 2, allowed=[0, 1, 8, 9], **rank) == Threads(1, (8,))
+
+
+def test_threads_are_left_free(tmp_path):
+    """Alone on one node there is nothing to gain; of several, all cores are better than the GPU's; and on request."""
+    one = machine(tmp_path / "one", {0: "0-15"}, dict.fromkeys(GPUS, 0))
+    two = machine(tmp_path / "two", {0: "0-7", 1: "8-15"}, GPUS)
+    assert told(one, None, 0) == told(one, None, None) == told(two, None, 3) == Threads(16, None)
+    assert told(one, 3, 0) == Threads(3, None) and told(two, 9, 3) == Threads(9, None)
+    assert told(two, 8, 3) == Threads(8, tuple(range(8, 16)))
+    rank = {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    assert told(one, None, 1, **rank) == Threads(8, tuple(range(8, 16)))
+    assert told(one, None, 1, RXRX_FAST_BIND="off", **rank) == Threads(8, None)
+    # Who does not say which of them it is can't be told which cores are its own.
+    assert told(one, None, 1, LOCAL_WORLD_SIZE="2") == Threads(8, None)
+    with pytest.raises(UsageError, match="RXRX_FAST_BIND='no'"):
+        told(one, None, 1, RXRX_FAST_BIND="no", **rank)
+
+
+BOUND = """
+import json, os, sys, threading
+import rxrx_fast as rx
+free = os.sched_getaffinity(0)
+dataset = rx.Dataset(sys.argv[1], dtype="uint8")
+loader = rx.DataLoader(dataset, 2, device="cpu")
+before = {thread.native_id for thread in threading.enumerate()} | {int(task) for task in os.listdir("/proc/self/task")}
+iterator = iter(loader)
+next(iterator)
+named = {t.native_id: t.name for t in threading.enumerate() if t.name.startswith("rxrx_fast")}
+tasks = {int(task) for task in os.listdir("/proc/self/task")} - before
+cores = {task: sorted(os.sched_getaffinity(task)) for task in tasks}
+print(json.dumps({"threads": loader.num_threads, "main": sorted(os.sched_getaffinity(0)), "free": sorted(free),
+                  "ours": {name: cores[task] for task, name in named.items()},
+                  "others": [cores[task] for task in tasks if task not in named]}))
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_ranks_threads_keep_to_its_share(rxrx_root, rank):
+    """In a real process: producer, pool and DALI threads are on the share, the main thread free as before."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        pytest.skip("one core: nothing to share out")
+    environment = {**os.environ, "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", BOUND, rxrx_root]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    share = list(place(None, environment=environment).cores)
+    assert 0 < len(share) < len(allowed) and found["threads"] == len(share)
+    assert found["main"] == found["free"] == allowed
+    assert {"rxrx_fast producer", *(f"rxrx_fast_{i}" for i in range(len(share)))} <= set(found["ours"])
+    assert all(cores == share for cores in found["ours"].values())
+    # DALI's, which the producer starts.
+    assert sum(cores == share for cores in found["others"]) >= len(share)
 
 
 def test_core_lists():

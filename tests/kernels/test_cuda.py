@@ -21,10 +21,13 @@ import numpy as np
 from numba import config
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 assert config.ENABLE_CUDASIM
-from rxrx_kernels import cuda, fused, moments
+from rxrx_kernels import cuda, fused, moments, warp
+from rxrx_kernels.augment import plain
+from rxrx_kernels.augment16 import augment_site16
 rng = np.random.default_rng(0)
 # 36 is more than a tile and not a multiple of one.
-stack = rng.integers(0, 256, (8, 2, 36, 36), dtype=np.uint8)
+wanted = rng.integers(0, 65536, (8, 2, 36, 36), dtype=np.uint16)
+stack = wanted.astype(np.uint8)
 codes = np.arange(8, dtype=np.uint8)
 center, scale = rng.uniform(0, 255, (2, 8, 2)).astype(np.float32)
 for layout in ("NCHW", "NHWC"):
@@ -41,6 +44,26 @@ for layout in ("NCHW", "NHWC"):
         fused.fuse_site(stack[b], moved, b, None, None)
         assert (out[b] == expected).all(), (layout, b)
         assert layout == "NCHW" or (raw[b] == moved).all(), b
+# 16 bits, of a few codes: what the kernel of all augmentations of the CPU makes of a turn and a flip.
+chosen = [0, 3, 5]
+deep, raw = wanted[chosen], np.zeros((3, 2, 36, 36), np.uint16)
+for dtype in (np.float32, np.float16):
+    out = np.zeros(deep.shape, dtype)
+    cuda.fuse_batch(deep, out, codes[chosen], center[chosen], scale[chosen])
+    for b, code in enumerate(chosen):
+        matrix = {0: [[1, 0, 0], [0, 1, 0]], 3: [[-1, 0, 35], [0, -1, 35]], 5: [[0, -1, 35], [1, 0, 0]]}[code]
+        assert warp.as_code(warp.fixed(np.array(matrix)), (36, 36), (36, 36)) == code
+        expected = np.zeros((2, 36, 36), dtype)
+        augment_site16(deep[b], expected, plain(2, center[code], scale[code])._replace(matrix=warp.fixed(matrix)))
+        assert out[b].tobytes() == expected.tobytes(), (dtype, code)
+cuda.fuse_batch(deep, raw, codes[[0, 3, 5]], center, scale)
+assert (raw[0] == deep[0]).all() and (raw[1] == deep[1, :, ::-1, ::-1]).all()
+for wrong in (np.zeros(stack.shape), np.zeros(stack.shape, np.uint16)):
+    try:
+        cuda.fuse_batch(stack, wrong, codes, center, scale)
+        raise AssertionError(f"{wrong.dtype} was taken")
+    except ValueError as error:
+        assert "out float32, float16 or as stack" in str(error)
 # Not square, and more pixels than one block counts.
 wide = rng.integers(0, 256, (1, 1, 83, 199), dtype=np.uint8)
 counts = np.zeros((1, 1, 256), np.int32)
@@ -70,12 +93,87 @@ def test_kernels_compile_to_ptx(capability):
     from rxrx_kernels import cuda
 
     compiled = cuda.ptx(capability)
-    assert set(compiled) == {"fuse", "fuse_half", "move", "count"}
+    assert set(compiled) == {"fuse", "fuse_half", "fuse16", "fuse16_half", "move", "move16", "count"}
     for name, text in compiled.items():
         assert f".target sm_{capability[0]}{capability[1]}" in text
         assert ".f64" not in text and "fma.rn" not in text, name
-    assert "cvt.rn.f16.f32" in compiled["fuse_half"]
+    assert all("cvt.rn.f16.f32" in compiled[name] for name in ("fuse_half", "fuse16_half"))
     assert "sub.rn.f32" in compiled["fuse"] or "sub.f32" in compiled["fuse"]
+
+
+@needs_numba_cuda
+def test_nothing_deprecated_is_used():
+    """The modules import, and a kernel compiles, with deprecations taken for errors."""
+    code = (
+        "from rxrx_kernels import cuda, cuda_augment, cuda_inflate, cuda_moments16, cuda_png\n"
+        "assert len(cuda_augment.ptx((9, 0), [(8, 'float32', 0)])) == 1"
+    )
+    command = [sys.executable, "-W", "error::DeprecationWarning", "-W", "error::PendingDeprecationWarning", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+class Described:
+    """An array of some library, as the CUDA array interface has it."""
+
+    def __init__(self, version, typestr="<f4"):
+        self.__cuda_array_interface__ = {"shape": (4,), "typestr": typestr, "data": (4096, False), "version": version}
+
+
+@needs_numba_cuda
+def test_arrays_of_others_become_numbas(monkeypatch):
+    """Whatever version of the interface, as Numba's and without a wait; Numba's own and NumPy's stay as they are."""
+    from rxrx_kernels import cuda_arrays
+
+    taken = []
+    monkeypatch.setattr(cuda_arrays.cuda, "as_cuda_array", lambda array, sync: taken.append((array, sync)) or "numba's")
+    for version in (2, 3):
+        theirs = Described(version)
+        assert cuda_arrays.on_device(theirs) == "numba's" and taken.pop() == (theirs, False)
+    own, plain = Described(3), np.zeros(3)
+    own.__cuda_ndarray__ = True
+    assert cuda_arrays.on_device(own) is own and cuda_arrays.on_device(plain) is plain and not taken
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("memory", ["contiguous", "channels last", "a part"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.uint8, torch.uint16])
+def test_gpu_takes_every_kind_of_array(dtype, memory):
+    """torch's tensors of each dtype and memory format, on a stream of their own and on the default one."""
+    from numba import cuda as numba_cuda
+    from rxrx_kernels import cuda
+
+    rng = np.random.default_rng(0)
+    deep = dtype == torch.uint16
+    stack = torch.from_numpy(rng.integers(0, 65536 if deep else 256, (8, 3, 70, 70), np.uint16 if deep else np.uint8))
+    codes = torch.arange(8, dtype=torch.uint8).cuda()
+    center, scale = (torch.from_numpy(a).cuda() for a in rng.uniform(0.1, 255, (2, 8, 3)).astype(np.float32))
+    side = torch.cuda.Stream()
+    for stream in (0, numba_cuda.external_stream(side.cuda_stream)):
+        made = torch.zeros((8, 70, 70, 6), dtype=dtype, device="cuda")
+        out = (made[..., :3] if memory == "a part" else made[..., :3].contiguous()).permute(0, 3, 1, 2)
+        out = out.contiguous() if memory == "contiguous" else out
+        on_gpu = stack.cuda()
+        torch.cuda.synchronize()
+        cuda.fuse_batch(on_gpu, out, codes, center, scale, stream)
+        torch.cuda.synchronize()
+        for code in range(8):
+            pixels = stack[code].numpy()
+            expected = np.zeros((3, 70, 70), out[0].cpu().numpy().dtype)
+            if dtype in (torch.uint8, torch.uint16):
+                index = [fused_place(code, y, x, 70) for y in range(70) for x in range(70)]
+                expected[:] = pixels[:, [r for r, _ in index], [c for _, c in index]].reshape(3, 70, 70)
+            else:
+                fuse_site(pixels, expected, code, center[code].cpu().numpy(), scale[code].cpu().numpy())
+            np.testing.assert_array_equal(out[code].cpu().numpy(), expected)
+        if memory == "a part":
+            assert not made[..., 3:].any()
+
+
+def fused_place(code, y, x, size):
+    from rxrx_kernels import fused
+
+    return fused.source(code, y, x, size, size)
 
 
 @pytest.mark.gpu

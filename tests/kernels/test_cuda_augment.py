@@ -21,8 +21,9 @@ ON_THE_SIMULATOR = """
 import warnings
 import numpy as np
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
-from rxrx_kernels import cuda_augment, warp
+from rxrx_kernels import cuda_augment, cuda_pixel, warp
 from rxrx_kernels.augment import augment_site, plain
+from rxrx_kernels.augment16 import augment_site16
 from rxrx_kernels.augment_tables import stack_augmentations
 from rxrx_kernels.blur import gaussian
 
@@ -54,22 +55,68 @@ changes = [
     dict(matrix=turn(1, 0)[[1, 0, 2, 4, 3, 5]], sampling=several(0, 2), blur=gaussian(2), bend=bend[:, 1:, 1:].copy()),
 ]
 goal = 13, 34
-for dtype, chosen in ((np.float32, range(8)), (np.float16, [1]), (np.uint16, [2]), (np.uint8, [6])):
+runs = [(8, np.float32, False, range(8)), (8, np.float16, False, [1]), (8, np.uint16, False, [2]),
+        (8, np.uint8, False, [6]), (16, np.float32, False, range(8)), (16, np.float16, False, [3]),
+        (16, np.uint16, False, [5]), (16, np.uint16, True, [6])]
+for bits, dtype, raw, chosen in runs:
     cases = [base._replace(**changes[i]) for i in chosen]
-    stack = rng.integers(0, 256, (len(cases), 2, 29, 23), dtype=np.uint8)
+    if bits == 16:
+        tall = rng.normal(size=(2, 4096)).astype(f)
+        cases = [a._replace(table=tall, steps=several(4, 3)) if len(a.table) else a for a in cases]
+        cases = [a._replace(noise=a.noise * f(300)) for a in cases]
+    stack = rng.integers(0, 1 << bits, (len(cases), 2, 29, 23), dtype=f"uint{bits}")
     # Interleaved channels but for one dtype; "on the device", because the simulator copies only contiguous arrays.
     out = np.zeros((len(cases), *goal, 2), dtype).transpose(0, 3, 1, 2)
     out = np.zeros(out.shape, dtype) if dtype == np.float16 else out
-    cuda_augment.augment_batch(stack, FakeCUDAArray(out), stack_augmentations(cases, stack.shape[1:], goal))
+    tables = stack_augmentations(cases, stack.shape[1:], goal, bits)
+    scratch = FakeCUDAArray(np.full(cuda_augment.blur_bytes(stack.shape, bits), 77, np.uint8)) if raw else None
+    options = dict(raw=raw, scratch=scratch)
+    cuda_augment.augment_batch(stack, FakeCUDAArray(out), tables, work=tables.work(), **options)
+    expected = [np.zeros((2, *goal), dtype) for _ in cases]
     for b, a in enumerate(cases):
-        expected = np.zeros((2, *goal), dtype)
-        augment_site(stack[b], expected, a)
-        bits = f"u{expected.itemsize}"
-        assert (np.ascontiguousarray(out[b]).view(bits) == expected.view(bits)).all(), (dtype, chosen[b])
+        augment_site(stack[b], expected[b], a) if bits == 8 else augment_site16(stack[b], expected[b], a, raw)
+        unsigned = f"u{expected[b].itemsize}"
+        same = np.ascontiguousarray(out[b]).view(unsigned) == expected[b].view(unsigned)
+        assert same.all(), (bits, dtype, raw, chosen[b])
+# The leaner kernels, each on what it is for, and everything on what the leanest is for.
+spread = dict(erase=f([0.5, 2]))
+for work, chosen, other in ((0, [0, 2], dict(noise=base.noise)), (1, [3], dict(table=base.table)), (2, [6], spread)):
+    cases = [base._replace(**{**changes[i], **other}) for i in chosen]
+    stack = rng.integers(0, 256, (len(cases), 2, 29, 23), dtype=np.uint8)
+    tables = stack_augmentations(cases, stack.shape[1:], goal)
+    assert tables.work() == work, (work, tables.work())
+    for asked in {work, 3} if work == 0 else {work}:
+        out = np.zeros((len(cases), 2, *goal), f)
+        cuda_augment.augment_batch(stack, out, tables, work=asked)
+        for b, a in enumerate(cases):
+            expected = np.zeros((2, *goal), f)
+            augment_site(stack[b], expected, a)
+            assert out[b].tobytes() == expected.tobytes(), (work, asked, chosen[b])
+# Blurred in memory that is given.
+case = base._replace(blur=gaussian(1.5))
+for bits, dtype in ((8, np.uint8), (16, np.uint16)):
+    stack = rng.integers(0, 1 << bits, (1, 2, 12, 9), dtype=dtype)
+    out, scratch = np.zeros((1, 2, 12, 9), f), np.full(cuda_augment.blur_bytes(stack.shape, bits) + 5, 7, np.uint8)
+    tables = stack_augmentations([case._replace(box=several(0, 0, 0, 0))], stack.shape[1:], (12, 9), bits)
+    cuda_augment.augment_batch(stack, out, tables, work=tables.work(), scratch=FakeCUDAArray(scratch))
+    expected = np.zeros((2, 12, 9), f)
+    (augment_site if bits == 8 else augment_site16)(stack[0], expected, case._replace(box=several(0, 0, 0, 0)))
+    assert out[0].tobytes() == expected.tobytes() and (scratch[-5:] == 7).all() and (scratch[:-5] != 7).any()
+    try:
+        cuda_augment.augment_batch(stack, out, tables, scratch=FakeCUDAArray(scratch[:9]))
+        raise AssertionError("too little scratch was taken")
+    except ValueError as error:
+        assert "scratch must be" in str(error)
+for wrong, name in (((np.zeros((1, 2, 4, 4), f), out), "float32"), ((stack, np.zeros(out.shape)), "float64")):
+    try:
+        cuda_augment.augment_batch(*wrong, tables)
+        raise AssertionError("wrong dtypes were taken")
+    except ValueError as error:
+        assert name in str(error)
 exact = [(1 + 2**-12, 1 + 2**-12, -1), (16777215, 1 / 3, 0.1), (3, 5, 2**-40)]
 for a, b, d in exact:
     wide = np.longdouble(f(a)) * np.longdouble(f(b)) + np.longdouble(f(d))
-    assert cuda_augment._exact_fma(f(a), f(b), f(d)) == f(wide)
+    assert cuda_pixel._exact_fma(f(a), f(b), f(d)) == f(wide)
 print("simulated")
 """
 
@@ -85,18 +132,32 @@ def test_launcher_on_the_simulator():
     assert run.stdout.strip() == "simulated"
 
 
+# Fused multiply-adds that are meant: light 3, noise 2 (variance, value), table 1 (16 bits: 2), eraser 1; and with 16
+# bits one that changes nothing, because its product is by 1/2 and exact: where the first bin's middle lies.
+FUSED = {"8 float32 0": 0, "8 float32 3": 7, "16 float32 0": 0, "16 float32 3": 9}
+_EXACT = r"fma\.rn\.f32\s+%f\d+, %f\d+, 0f3F000000, 0fBF000000"
+
+
 @needs_numba_cuda
-def test_kernels_compile_to_ptx():
-    """For an H100, without double precision, and no multiplication and addition became one that is not meant to."""
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
+def test_kernels_compile_to_ptx(capability):
+    """For both architectures, without double precision; no multiplication and addition became one unless meant."""
     from rxrx_kernels import cuda_augment
 
-    compiled = cuda_augment.ptx((9, 0), ("float32", "blur"))
-    assert set(compiled) == {"float32", "blur_rows", "blur_columns"}
+    cases = [(bits, "float32", work) for bits in (8, 16) for work in (0, 3)] if capability == (9, 0) else []
+    cases += [(8, "raw", 0), (8, "bfloat16", 0), (16, "raw", 0), (16, "float16", 0), "blur"]
+    compiled = cuda_augment.ptx(capability, cases)
+    assert {"blur_rows", "blur_columns", "blur_rows16", "blur_columns16"} < set(compiled)
+    assert len(compiled) == len(cases) + 3
     for name, text in compiled.items():
-        assert ".target sm_90" in text and ".f64" not in text, name
+        assert f".target sm_{capability[0]}{capability[1]}" in text and ".f64" not in text, name
         assert not re.search(r"mad\.(rn\.)?f32", text), name
-    # Light 3, noise 2 (variance, value), table 1, eraser 1.
-    assert compiled["float32"].count("fma.rn.f32") == 7
+        assert text.count("fma.rn.f32") == FUSED.get(name, 0), name
+    if capability == (9, 0):
+        assert len(re.findall(_EXACT, compiled["16 float32 3"])) == 1
+        # What is left out of a kernel leaves no code, and every division is of 32 bits.
+        assert len(compiled["8 float32 0"].splitlines()) < 0.7 * len(compiled["8 float32 3"].splitlines())
+        assert not re.search(r"(rem|div)\.[su]64", compiled["8 float32 0"])
 
 
 def test_tables_are_packed_into_one_block():
@@ -109,7 +170,8 @@ def test_tables_are_packed_into_one_block():
         assert offset % 256 == 0
         got = block[offset : offset + array.nbytes].view(dtype).reshape(shape)
         np.testing.assert_array_equal(got, array)
-    # Without weights no blur, and without a user no table.
-    assert stack_augmentations(cases[:1], (3, 20, 30), (16, 24)).blur.shape[0] == 0
+    # Without weights no blur, and without a user no table; but nothing is empty, which has no address on a GPU.
+    lean = stack_augmentations(cases[:1], (3, 20, 30), (16, 24))
+    assert lean.blur.shape == (1, 1) and lean.table.shape == (1, 1, 1) and all(array.size for array in lean)
     with pytest.raises(ValueError, match="order"):
         stack_augmentations([augmentation(2, order=[0, 3])], (3, 20, 30), (16, 24))
