@@ -51,8 +51,8 @@ setup(
         "bench": BENCH,
         "peers": PEERS,
         "train": TRAIN,
-        # Must be the build that goes with torch's: on a machine without a GPU, torch's own index has one for CPUs.
-        "backbones": [*TRAIN, "torchvision>=0.19,<1"],
+        # torchvision must go with torch's version; where it is of another build, its classifiers work all the same.
+        "backbones": [*TRAIN, "torchvision>=0.19,<1", "timm>=1.0.9,<2"],
         # Apart from the rest because of its licence, the GPL.
         "harmony": [*TRAIN, "harmonypy>=2.0,<3"],
     },

@@ -7,6 +7,7 @@ import argparse
 __all__ = ["add_options", "run"]
 
 RECIPES = ("classify", "correct", "deepnoise", "leaks")
+_BACKBONES = ("small", "resnet18", "resnet50", "densenet161")
 
 
 def run(options) -> None:
@@ -168,14 +169,22 @@ def _add_correction(parser, default: str = "plate", augment: bool = True) -> Non
 
 
 def _add_network(parser, head: bool = True) -> None:
-    parser.add_argument("--backbone", choices=("small", "resnet18", "resnet50", "densenet161"), default="small",
-                        help="small is plain torch, the others torchvision's")  # fmt: skip
+    parser.add_argument("--backbone", metavar="NAME", type=_backbone, default="small",
+                        help="small, which is plain torch; resnet18, resnet50, densenet161 of torchvision; timm:NAME, "
+                        "any of timm's")  # fmt: skip
     parser.add_argument(
-        "--weights", metavar="FILE", help="torchvision's RGB weights, to start from; nothing is fetched"
+        "--weights", metavar="FILE", help="the library's RGB weights, to start from; nothing is fetched"
     )
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="normalisation layers of small")
     if head:
         parser.add_argument("--head", choices=("linear", "arcface"), default="linear", help="what makes logits")
+
+
+def _backbone(name: str) -> str:
+    """Refuse a misspelt name before the data are read; torch is not imported for that."""
+    if name not in _BACKBONES and not name.startswith("timm:"):
+        raise argparse.ArgumentTypeError(f"{name!r} must be one of {', '.join(_BACKBONES)}, or timm:NAME")
+    return name
 
 
 def _add_training(parser, positive, epochs: int | None = 10) -> None:

@@ -135,7 +135,9 @@ def test_the_command_trains(settings, capsys):
         text = capsys.readouterr().out
         assert "test, wells" in text and "chance is 12.50%" in text and "the loader, in training: " in text
     assert cli.main([*line, "--backbone", "resnet50", "--norm", "group"]) == 2
-    assert "comes with batch normalisation" in capsys.readouterr().err
+    assert "comes with the normalisation that it has" in capsys.readouterr().err
+    assert cli.main([*line, "--backbone", "resnet51"]) == 2
+    assert "'resnet51' must be one of small, " in capsys.readouterr().err
 
 
 def test_two_processes_take_the_steps_of_one(settings, tmp_path):
