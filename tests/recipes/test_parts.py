@@ -1,6 +1,7 @@
 """The parts of the recipes, each by itself: splits, networks, heads, predictions, metrics, the log."""
 
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -242,6 +243,42 @@ def test_adapted_normalises_by_the_group(model):
     model.train()
     # Training normalises by the biased variance, evaluation by the unbiased one.
     torch.testing.assert_close(inside, model(x)[0], rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("convert", [lambda model: model, torch.nn.SyncBatchNorm.convert_sync_batchnorm])
+def test_adapted_pools_all_samples(convert):
+    """However a group is cut, the first layer's mean and variance are those of all its samples, and stay in it."""
+    torch.manual_seed(5)
+    group = (
+        torch.randn(23, 4, 9, 9) * torch.arange(1.0, 24)[:, None, None, None] + torch.arange(23.0)[:, None, None, None]
+    )
+    layer = convert(torch.nn.Sequential(torch.nn.BatchNorm2d(4))).eval()
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    for cut in ([23], [10, 10, 3], [1] * 23):
+        with torch.no_grad(), adapted(layer, iter(group.split(cut))):
+            torch.testing.assert_close(layer[0].running_mean, group.mean((0, 2, 3)))
+            # torch's running variances are the unbiased ones of each batch: 81 / 80 too large for a single picture.
+            torch.testing.assert_close(layer[0].running_var, group.var((0, 2, 3)), rtol=0.02, atol=0)
+            normalised = layer(group)
+        assert abs(float(normalised.mean())) < 1e-4 and float(normalised.std()) == pytest.approx(1, rel=0.01)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_adapting_keeps_no_group_in_memory(rxrx_root, stats, model):
+    """Every batch of a group comes twice, and of a dozen batches no more than a few are there at any time."""
+    seen, most = [], 0
+
+    def watch(module, inputs):
+        nonlocal most
+        seen.append(weakref.ref(inputs[0]))
+        most = max(most, sum(ref() is not None for ref in seen))
+
+    model.register_forward_pre_hook(watch)
+    dataset = rx.Dataset(rx.Catalog.read(rxrx_root).split("test"), stats=stats, views=turns(4))
+    predict(model, dataset, batch_size=2, group_by="experiment", device="cpu", quiet=True)
+    assert len(seen) == 2 * 12 * 4
+    # The views of one batch, and of the one that comes after it.
+    assert most <= 2 * 4
 
 
 def test_a_plate_predicts_alike_in_any_company(rxrx_root, stats, model):
