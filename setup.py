@@ -53,6 +53,8 @@ setup(
         "train": TRAIN,
         # torchvision must go with torch's version; where it is of another build, its classifiers work all the same.
         "backbones": [*TRAIN, "torchvision>=0.19,<1", "timm>=1.0.9,<2"],
+        # The picture of embeddings by UMAP instead of principal components.
+        "umap": [*TRAIN, "umap-learn>=0.5.7,<1"],
         # Apart from the rest because of its licence, the GPL.
         "harmony": [*TRAIN, "harmonypy>=2.0,<3"],
     },
