@@ -19,7 +19,9 @@ def run(options) -> None:
         results = classify.run(_settings(classify.Settings, given))
         if _speaks():
             print(classify.table(results))
-            print(f"the loader, in training: {results['train']['loader']}")
+            own = results["train"]
+            parts = {f"predicting {name}": part["loader"] for name, part in results["held_out"].items()}
+            _tell({"training": own["loader"], "predicting train": own["loader_predicting"], **parts})
             print(f"results are in {options.out}")
     elif options.recipe == "correct":
         from rxrx_fast.recipes import correct
@@ -27,7 +29,8 @@ def run(options) -> None:
         results = correct.run(_settings(correct.Settings, given))
         if _speaks():
             print(correct.table(results))
-            print(f"the loader, in training: {results['rows'][options.correction]['loader']}")
+            for name, row in results["rows"].items():
+                _tell({f"{name}, {stage}": sentence for stage, sentence in row.get("loader", {}).items()})
             print(f"table, figures and runs are in {options.out}")
     elif options.recipe == "deepnoise":
         from rxrx_fast.recipes import deepnoise
@@ -35,15 +38,20 @@ def run(options) -> None:
         results = deepnoise.run(_settings(deepnoise.Settings, given))
         if _speaks():
             print(deepnoise.table(results))
-            for stage, sentence in results["loader"].items():
-                print(f"the loader, in {stage}: {sentence}")
+            _tell(results["loader"])
             print(f"results are in {options.out}")
     elif options.recipe == "leaks":
         from rxrx_fast.recipes import leaks
 
         results = leaks.examine(options.root, options.split, tuple(options.hold_out), options.threads)
         print(leaks.table(results))
-        print(f"the loader: {results['loader']}")
+        _tell({f"reading {part}": sentence for part, sentence in results["loader"].items()})
+
+
+def _tell(sentences: dict[str, str]) -> None:
+    """Who waited for whom, stage by stage."""
+    for stage, sentence in sentences.items():
+        print(f"the loader, in {stage}: {sentence}")
 
 
 def _settings(kind, given: dict):

@@ -364,6 +364,20 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_tensorboard_reads_the_log_back(tmp_path):
+    """With the real TensorBoard, where it is installed: its reader finds the numbers of the CSV file."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        log.add(step, loss=1 / step, accuracy=step / 4)
+    log.close()
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name in ("loss", "accuracy"):
+        rows = [(int(row["step"]), pytest.approx(float(row[name]))) for row in RunLog.read(tmp_path / "log.csv")]
+        assert [(event.step, event.value) for event in events.Scalars(name)] == rows
+
+
 def test_a_loss_that_is_no_number_stops_the_run(settings):
     """A run that diverges says so in one line instead of going on."""
     from dataclasses import replace
