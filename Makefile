@@ -4,6 +4,7 @@
 #   make test      install, then run the tests
 #   make bench     install, then benchmark the kernels
 #   make throughput, make reading   where the time of a batch goes, and what reading files costs
+#   make training     is training IO-bound? Steps fed by the loader against steps on a resident batch, by backbone
 #   make augmenting   the race of augmentations against albumentations, torchvision and Kornia
 #   make install   install into .venv
 #   make gpu-test, make gpu-bench, make gpu-sanitize   all that needs a GPU, within ten minutes each; without a GPU they
@@ -20,7 +21,7 @@ EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda1
 TESTED := $(EXTRA),test,bench,train,$(if $(filter cpu,$(EXTRA)),ptx,cupy$(subst cuda,,$(EXTRA)))
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: install demo test bench throughput reading augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean
+.PHONY: install demo test bench throughput reading training augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean
 
 install: $(VENV)/.installed-$(EXTRA)
 demo: install
@@ -33,6 +34,10 @@ bench: $(VENV)/.tested-$(EXTRA)
 	$(VENV)/bin/python -m pytest benchmarks --benchmark-only $(ARGS)
 
 throughput reading: $(VENV)/.tested-$(EXTRA)
+	$(VENV)/bin/python benchmarks/$@.py $(ARGS)
+
+# With torchvision's networks, in the build that goes with torch.
+training: $(VENV)/.backbones-$(EXTRA)
 	$(VENV)/bin/python benchmarks/$@.py $(ARGS)
 
 # benchmarks/gpu.sh takes a Python that has all it needs, and only else asks for gpu-install.
@@ -53,6 +58,10 @@ $(VENV)/.installed-$(EXTRA): $(VENV)/bin/python setup.py constraints.txt
 
 $(VENV)/.tested-$(EXTRA): $(VENV)/.installed-$(EXTRA)
 	$(PIP) -e '.[$(TESTED)]'
+	@touch $@
+
+$(VENV)/.backbones-$(EXTRA): $(VENV)/.tested-$(EXTRA)
+	$(PIP) -e '.[$(TESTED),backbones]'
 	@touch $@
 
 $(VENV)/.peers-$(EXTRA): $(VENV)/.tested-$(EXTRA)

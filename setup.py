@@ -54,8 +54,10 @@ setup(
         "cupy13": ["cupy-cuda13x>=13.6,<15"],
         "cupy12": ["cupy-cuda12x>=13.4,<15"],
         "train": TRAIN,
-        # Must be the build that goes with torch's: on a machine without a GPU, torch's own index has one for CPUs.
-        "backbones": [*TRAIN, "torchvision>=0.19,<1"],
+        # torchvision must go with torch's version; where it is of another build, its classifiers work all the same.
+        "backbones": [*TRAIN, "torchvision>=0.19,<1", "timm>=1.0.9,<2"],
+        # The picture of embeddings by UMAP instead of principal components.
+        "umap": [*TRAIN, "umap-learn>=0.5.7,<1"],
         # Apart from the rest because of its licence, the GPL.
         "harmony": [*TRAIN, "harmonypy>=2.0,<3"],
     },

@@ -10,25 +10,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from rxrx_fast.recipes.backbones import library
+
 __all__ = ["Peer"]
 
 
-def _declare() -> None:
-    """Name the operators of torchvision's compiled part, for detection models, that its import looks for.
-
-    PyPI's torchvision is linked against CUDA, so beside a CPU build of torch its compiled part can't be loaded, and
-    then its import fails. No transform of tensors uses it.
-    """
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
-try:
-    from torchvision.transforms import v2
-except RuntimeError:
-    _declare()
-    from torchvision.transforms import v2
-
+v2 = library("torchvision.transforms.v2")
 LINEAR = v2.InterpolationMode.BILINEAR
 
 

@@ -133,19 +133,25 @@ def environment(**values: str) -> Iterator[None]:
 
 
 class Ours:
-    """rxrx_fast.DataLoader, decoding on the host or on the GPU."""
+    """rxrx_fast.DataLoader, decoding on the host or on the GPU, or where it chooses ("auto")."""
 
-    def __init__(self, data: Data, decode: str, batch: int, threads: int, device: str):
+    def __init__(
+        self, data: Data, decode: str, batch: int, threads: int, device: str, dtype: str = "float16",
+        channels_last: bool = False,
+    ):  # fmt: skip
         self.name = {
+            "auto": "rxrx_fast",
             "host": "rxrx_fast, decoded by the host", "own": "rxrx_fast, decoded on the GPU",
             "nvcomp": "rxrx_fast, decoded on the GPU by nvCOMP",
         }[decode]  # fmt: skip
-        self._wish = {"RXRX_FAST_DECODE": "host" if decode == "host" else "gpu"}
-        if decode != "host":
+        self._wish = {} if decode == "auto" else {"RXRX_FAST_DECODE": "host" if decode == "host" else "gpu"}
+        if decode in ("own", "nvcomp"):
             self._wish["RXRX_FAST_INFLATE"] = decode
-        dataset = Dataset(data.catalog, normalize="plate", stats=data.stats, augment=POLICY, dtype="float16")
+        dataset = Dataset(data.catalog, normalize="plate", stats=data.stats, augment=POLICY, dtype=dtype)
         self._sampler, self._batch = RoundTrip(len(dataset)), batch
-        self.loader = DataLoader(dataset, batch, sampler=self._sampler, num_threads=threads, device=device)
+        self.loader = DataLoader(
+            dataset, batch, sampler=self._sampler, num_threads=threads, device=device, channels_last=channels_last
+        )
 
     def batches(self, count: int) -> Iterator[torch.Tensor]:
         self._sampler.count = count * self._batch
@@ -160,16 +166,16 @@ class Ours:
 class Theirs:
     """A contestant of ``rxrx-fast bench``, whose float32 batches are cast on the device."""
 
-    def __init__(self, peer, data: Data, batch: int, threads: int, device: str):
+    def __init__(self, peer, data: Data, batch: int, threads: int, device: str, dtype: torch.dtype = torch.float16):
         work = Work.of(data.catalog, data.stats, batch_size=batch, threads=threads, device=device)
-        self._peer = peer(work)
+        self._peer, self._dtype = peer(work), dtype
         self.name = {"DALI": "DALI, mixed decoder", "torch DataLoader + cv2": "torch DataLoader + cv2, pinned copies"}[
             self._peer.name
         ]
 
     def batches(self, count: int) -> Iterator[torch.Tensor]:
         for images in self._peer.batches(count):
-            yield images.half()
+            yield images.to(self._dtype)
 
     def close(self) -> None:
         self._peer.close()
@@ -182,7 +188,7 @@ def feeds(data: Data, batch: int, threads: int, device: str, clock: Clock) -> It
     makers: list[tuple[str, Callable]] = []
     # First those that fork workers: before this process has threads of its own.
     for module in ("torch_cv2", "dali"):
-        makers.append((module, lambda module=module: Theirs(_peer(module), data, batch, threads, device)))
+        makers.append((module, lambda module=module: Theirs(peer(module), data, batch, threads, device)))
     for decode in ("host", "own", "nvcomp"):
         makers.append((f"rxrx_fast {decode}", lambda decode=decode: Ours(data, decode, batch, threads, device)))
     for name, make in makers:
@@ -202,7 +208,7 @@ def feeds(data: Data, batch: int, threads: int, device: str, clock: Clock) -> It
         yield feed
 
 
-def _peer(module: str):
+def peer(module: str):
     from importlib import import_module
 
     return import_module(f"rxrx_fast.bench.peers.{module}").Peer

@@ -15,12 +15,12 @@ import time
 
 import _gpu
 import torch
-from _resnet import ResNet50
 from _shared import FAINT, INK, OURS, SERIES, dress, new_figure, write
+from _training import CLASSES, Trainer, build, fitting
 
 from rxrx_fast.bench import machine
+from rxrx_fast.errors import UsageError
 
-CLASSES, CHANNELS = 1139, 6
 #: Models, their names here, image sizes, and sites a batch to begin with.
 SETTINGS = (
     ("resnet50", 512, 128),
@@ -28,49 +28,6 @@ SETTINGS = (
     ("densenet161", 512, 48),
     ("densenet161", 256, 128),
 )
-
-
-def build(name: str, clock: _gpu.Clock):
-    """(model, where it is from), or None where a package is missing."""
-    try:
-        import torchvision.models as models
-    except (ImportError, RuntimeError) as error:
-        if name != "resnet50":
-            clock.skip(name, f"torchvision can't be imported ({error})")
-            return None
-        return ResNet50(CHANNELS, CLASSES), "this benchmark's own"
-    model = getattr(models, name)(num_classes=CLASSES)
-    if name == "resnet50":
-        model.conv1 = torch.nn.Conv2d(CHANNELS, 64, 7, 2, 3, bias=False)
-    else:
-        model.features.conv0 = torch.nn.Conv2d(CHANNELS, 96, 7, 2, 3, bias=False)
-    return model, "torchvision"
-
-
-class Trainer:
-    """A model and its training step."""
-
-    def __init__(self, model, device: str):
-        self._device = device
-        self._model = model.to(device, memory_format=torch.channels_last).train()
-        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=1e-3, momentum=0.9)
-        self._scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
-        self._loss = torch.nn.CrossEntropyLoss()
-
-    def step(self, images: torch.Tensor) -> None:
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.zeros(len(images), dtype=torch.int64, device=self._device)
-        self._optimizer.zero_grad(set_to_none=True)
-        # Most CPUs only imitate half precision, slowly.
-        with torch.autocast(self._device, torch.float16, enabled=self._device == "cuda"):
-            loss = self._loss(self._model(images), labels)
-        self._scaler.scale(loss).backward()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-
-    def wait(self) -> None:
-        if self._device == "cuda":
-            torch.cuda.synchronize()
 
 
 def step_seconds(trainer: Trainer, batches, warm: int) -> tuple[float, int]:
@@ -84,29 +41,6 @@ def step_seconds(trainer: Trainer, batches, warm: int) -> tuple[float, int]:
         steps = number + 1 - warm
     trainer.wait()
     return (time.perf_counter() - start) / steps, steps
-
-
-def fitting(trainer: Trainer, batch: int, size: int, device: str) -> torch.Tensor:
-    """A resident batch, halved until a step fits."""
-    while True:
-        try:
-            images = torch.randn(batch, CHANNELS, size, size, device=device).half()
-            images = images if device == "cuda" else images.float()
-            for _ in range(2):
-                trainer.step(images)
-            trainer.wait()
-            # The loader's own batches and the decoder's memory must fit beside it.
-            if device == "cpu" or torch.cuda.max_memory_allocated() < 0.8 * torch.cuda.mem_get_info()[1]:
-                return images
-        except torch.OutOfMemoryError:
-            pass
-        images = None
-        trainer._optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        batch //= 2
-        if batch < 2:
-            raise SystemExit(f"not even two images of {size} x {size} fit on this GPU")
 
 
 def kernel_seconds(trainer: Trainer, batches, steps: int) -> float | None:
@@ -125,11 +59,15 @@ def kernel_seconds(trainer: Trainer, batches, steps: int) -> float | None:
 
 def measure(setting, data, threads: int, options, clock) -> dict | None:
     name, size, batch = setting
-    made = build(name, clock)
-    if made is None:
+    try:
+        model, source = build(name)
+    except UsageError as error:
+        clock.skip(name, str(error))
         return None
-    trainer, source = Trainer(made[0], options.device), made[1]
-    resident = fitting(trainer, batch, size, options.device)
+    # On a CPU half precision is no faster, and not everywhere complete.
+    on_gpu = options.device == "cuda"
+    trainer = Trainer(model, options.device, "float16" if on_gpu else "float32")
+    resident = fitting(trainer, batch, size, options.device, torch.float16 if on_gpu else torch.float32)
     batch = len(resident)
     alone, _ = step_seconds(trainer, (resident for _ in range(options.steps + options.warm)), options.warm)
     row = {"model": name, "source": source, "size": size, "batch": batch, "resident_step_s": alone, "feeds": []}
@@ -137,7 +75,7 @@ def measure(setting, data, threads: int, options, clock) -> dict | None:
     del resident
     for feed in _gpu.feeds(data, batch, threads, options.device, clock):
         try:
-            convert = (lambda images: images) if options.device == "cuda" else torch.Tensor.float
+            convert = (lambda images: images) if on_gpu else torch.Tensor.float
             fed, steps = step_seconds(trainer, map(convert, feed.batches(options.steps + options.warm)), options.warm)
             ours = feed.name.startswith("rxrx_fast")
             kernels = kernel_seconds(trainer, map(convert, feed.batches(5)), 5) if ours else None

@@ -7,6 +7,7 @@ import argparse
 __all__ = ["add_options", "run"]
 
 RECIPES = ("classify", "correct", "deepnoise", "ablation", "leaks")
+_BACKBONES = ("small", "resnet18", "resnet50", "densenet161")
 
 
 def run(options) -> None:
@@ -18,7 +19,9 @@ def run(options) -> None:
         results = classify.run(_settings(classify.Settings, given))
         if _speaks():
             print(classify.table(results))
-            print(f"the loader, in training: {results['train']['loader']}")
+            own = results["train"]
+            parts = {f"predicting {name}": part["loader"] for name, part in results["held_out"].items()}
+            _tell({"training": own["loader"], "predicting train": own["loader_predicting"], **parts})
             print(f"results are in {options.out}")
     elif options.recipe == "correct":
         from rxrx_fast.recipes import correct
@@ -26,7 +29,8 @@ def run(options) -> None:
         results = correct.run(_settings(correct.Settings, given))
         if _speaks():
             print(correct.table(results))
-            print(f"the loader, in training: {results['rows'][options.correction]['loader']}")
+            for name, row in results["rows"].items():
+                _tell({f"{name}, {stage}": sentence for stage, sentence in row.get("loader", {}).items()})
             print(f"table, figures and runs are in {options.out}")
     elif options.recipe == "deepnoise":
         from rxrx_fast.recipes import deepnoise
@@ -34,8 +38,7 @@ def run(options) -> None:
         results = deepnoise.run(_settings(deepnoise.Settings, given))
         if _speaks():
             print(deepnoise.table(results))
-            for stage, sentence in results["loader"].items():
-                print(f"the loader, in {stage}: {sentence}")
+            _tell(results["loader"])
             print(f"results are in {options.out}")
     elif options.recipe == "ablation":
         from rxrx_fast.recipes import ablation
@@ -44,15 +47,20 @@ def run(options) -> None:
         if _speaks():
             print(ablation.table(results))
             for name, row in results["rows"].items():
-                for stage, sentence in row["seeds"][0]["loader"].items():
-                    print(f"the loader, in {name}, {stage}: {sentence}")
+                _tell({f"{name}, {stage}": told for stage, told in row["seeds"][0]["loader"].items()})
             print(f"results are in {options.out}")
     elif options.recipe == "leaks":
         from rxrx_fast.recipes import leaks
 
         results = leaks.examine(options.root, options.split, tuple(options.hold_out), options.threads)
         print(leaks.table(results))
-        print(f"the loader: {results['loader']}")
+        _tell({f"reading {part}": sentence for part, sentence in results["loader"].items()})
+
+
+def _tell(sentences: dict[str, str]) -> None:
+    """Who waited for whom, stage by stage."""
+    for stage, sentence in sentences.items():
+        print(f"the loader, in {stage}: {sentence}")
 
 
 def _settings(kind, given: dict):
@@ -197,10 +205,11 @@ def _add_correction(parser, default: str = "plate", augment: bool = True) -> Non
 
 
 def _add_network(parser, head: bool = True) -> None:
-    parser.add_argument("--backbone", choices=("small", "resnet18", "resnet50", "densenet161"), default="small",
-                        help="small is plain torch, the others torchvision's")  # fmt: skip
+    parser.add_argument("--backbone", metavar="NAME", type=_backbone, default="small",
+                        help="small, which is plain torch; resnet18, resnet50, densenet161 of torchvision; timm:NAME, "
+                        "any of timm's")  # fmt: skip
     parser.add_argument(
-        "--weights", metavar="FILE", help="torchvision's RGB weights, to start from; nothing is fetched"
+        "--weights", metavar="FILE", help="the library's RGB weights, to start from; nothing is fetched"
     )
     parser.add_argument("--norm", choices=("batch", "group"), default="batch", help="normalisation layers of small")
     if head:
@@ -215,6 +224,13 @@ def _add_second_stage(parser, positive) -> None:
     parser.add_argument("--pseudo-weight", metavar="X", type=float, default=0.05,
                         help="weight of the labels that the teacher guesses")  # fmt: skip
     parser.add_argument("--predictor", choices=("student", "teacher"), default="student", help="who predicts")
+
+
+def _backbone(name: str) -> str:
+    """Refuse a misspelt name before the data are read; torch is not imported for that."""
+    if name not in _BACKBONES and not name.startswith("timm:"):
+        raise argparse.ArgumentTypeError(f"{name!r} must be one of {', '.join(_BACKBONES)}, or timm:NAME")
+    return name
 
 
 def _add_training(parser, positive, epochs: int | None = 10, seed: bool = True) -> None:

@@ -116,7 +116,31 @@ def check_augmenting(folder, printed):
     return result, ["augmenting"]
 
 
-SCRIPTS = {"throughput.py": check_throughput, "reading.py": check_reading, "augmenting.py": check_augmenting}
+def check_training(folder, printed):
+    """A row with steps on a resident batch and fed ones, ours first, and shares of waiting."""
+    command = [BENCHMARKS / "training.py", "--smallest", "--device", "cpu", "--data", folder / "data"]
+    printed = printed(*command, "--out", folder / "out")
+    result = json.loads((folder / "out" / "training.json").read_text())
+    (row,) = result["rows"]
+    assert (row["model"], row["size"], row["batch"], row["source"]) == ("small", 64, 2, "rxrx_fast.recipes")
+    assert row["parameters"] > 1e6 and row["precision"] in ("bfloat16", "float32") and not result["skipped"]
+    assert [feed["name"] for feed in row["feeds"]] == ["rxrx_fast", "torch DataLoader + cv2, pinned copies"]
+    for feed in row["feeds"]:
+        for name in ("step_s", "sites_per_s", "against_resident"):
+            check_rate(feed[name])
+        assert feed["sites_per_s"]["median"] == pytest.approx(row["batch"] / feed["step_s"]["median"])
+        assert 0 <= feed["waiting"]["median"] < 1
+    assert 0 <= row["feeds"][0]["waiting_by_meter"]["median"] < 1
+    assert "| small | 64 | 2 |" in printed
+    return result, ["training"]
+
+
+SCRIPTS = {
+    "throughput.py": check_throughput,
+    "reading.py": check_reading,
+    "augmenting.py": check_augmenting,
+    "training.py": check_training,
+}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

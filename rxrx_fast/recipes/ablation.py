@@ -118,7 +118,7 @@ def _repetition(settings: Settings, task: Task) -> dict[str, dict]:
             continue
         own = _first_stage(settings, name)
         model, sentence = classify.train(own, task)
-        rows[name] = _measure(own, task, {}, model) | {"loader": {"training": sentence}}
+        rows[name] = _measure(own, task, {}, model, {"training": sentence})
         if name == "arcface":
             start = model
     for name in settings.rows:
@@ -130,7 +130,7 @@ def _repetition(settings: Settings, task: Task) -> dict[str, dict]:
         models, sentences = {}, {}
         for kind in deepnoise.kinds(task):
             models[kind], sentences[kind] = deepnoise.finetune(own, task, start, kind)
-        rows[name] = _measure(own, task, models, start) | {"loader": sentences}
+        rows[name] = _measure(own, task, models, start, sentences)
     return {name: rows[name] for name in settings.rows}
 
 
@@ -145,15 +145,18 @@ def _part(kind, settings: Settings, name: str, **own):
     return kind(**(taken | {"out": str(Path(settings.out) / name)} | own))
 
 
-def _measure(own: classify.Settings, task: Task, models: dict[str, Classifier], start: Classifier) -> dict:
-    """Accuracy of treatment wells over all held-out parts, after each step of what is known of plates."""
+def _measure(
+    own: classify.Settings, task: Task, models: dict[str, Classifier], start: Classifier, sentences: dict[str, str]
+) -> dict:
+    """Accuracy of wells over all held-out parts, after each step of what is known of plates; and who waited."""
     right, wells = dict.fromkeys(STEPS, 0.0), 0
     for name, part in task.parts.held_out.items():
         found = deepnoise.evaluate(own, task, part, models, start, name)
         wells += found["wells"]
+        sentences = sentences | found["loader"]
         for step in STEPS:
             right[step] += found[step]["accuracy"] * found["wells"]
-    return {"wells": wells} | {step: value / wells for step, value in right.items()}
+    return {"wells": wells, "loader": sentences} | {step: value / wells for step, value in right.items()}
 
 
 def _order(results: dict) -> list[dict]:

@@ -248,10 +248,13 @@ def run(settings: Settings) -> dict:
         may_be = choices(settings, task.classes)
         results = {
             "settings": asdict(settings),
-            "train": {"sites": len(task.parts.train), "classes": len(task.classes), "loader": sentence},
+            "train": {
+                "sites": len(task.parts.train), "classes": len(task.classes),
+                "loader": sentence, "loader_predicting": wells["train"].sentence,
+            },
             "chance": 1 / int(may_be.sum()),
             "held_out": results,
-        }
+        }  # fmt: skip
         if is_first():
             _write(settings, task.classes[may_be], may_be, results, wells)
     return results

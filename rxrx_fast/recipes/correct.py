@@ -104,7 +104,8 @@ def run(settings: Settings) -> dict:
             model, sentence = classify.train(one, task)
             found = classify.evaluate(one, task, model)[1]
             wells, held_out = _joined(found)
-            rows[name] = {"kind": "pixels", "what": CORRECTIONS[name].what, "loader": sentence}
+            sentences = {"training": sentence} | {f"predicting {part}": said.sentence for part, said in found.items()}
+            rows[name] = {"kind": "pixels", "what": CORRECTIONS[name].what, "loader": sentences}
             if is_first():
                 rows[name] |= measure(settings, wells, held_out, True, task.classes)
             kept[name] = wells.embeddings
@@ -120,7 +121,8 @@ def run(settings: Settings) -> dict:
     classes = task.classes[classify.choices(settings, task.classes)]
     results = {"settings": asdict(settings), "chance": 1 / len(classes), "rows": rows}
     write_json(out / "results.json", results)
-    pd.DataFrame.from_dict(rows, orient="index").rename_axis("correction").to_csv(out / "corrections.csv")
+    frame = pd.DataFrame.from_dict(rows, orient="index").drop(columns="loader")
+    frame.rename_axis("correction").to_csv(out / "corrections.csv")
     after = _best(rows, settings.correction)
     shown = {f"before ({settings.correction})": kept[settings.correction], f"after ({after})": kept[after]}
     figures.embeddings(shown, base.table, out / "embeddings.png")

@@ -36,7 +36,7 @@ from rxrx_fast.recipes.heads import Classifier
 from rxrx_fast.recipes.plates import STEPS, resolve, treatment_groups
 from rxrx_fast.recipes.predict import predict, turns
 from rxrx_fast.recipes.teacher import PseudoLabels, consistency, follow, ramp_up
-from rxrx_fast.recipes.trainer import Trainer, is_first, processes, write_json
+from rxrx_fast.recipes.trainer import Trainer, is_first, mean_over_processes, processes, share_buffers, write_json
 
 __all__ = ["Settings", "evaluate", "finetune", "kinds", "pretrain", "run", "table"]
 
@@ -143,18 +143,23 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
             channels_last=own.channels_last, quiet=True,
         ).wells()  # fmt: skip
         teacher.train()
+        now["pseudo"] = f" For pseudo-labels: {said.sentence}"
         return said.table, said.logits[:, assigned]
 
     groups = treatment_groups(task.parts.train, task.classes[assigned])
     pseudo = PseudoLabels(teach, groups, assigned, unlabelled.table, len(shown))
     # "epoch_all < 10 * 2 * epoch_ratio" has none yet: half a cycle.
     first_pseudo = length // 2
-    now = {"epoch": 0}
+    now = {"epoch": 0, "pseudo": ""}
 
     def before_epoch(epoch: int) -> None:
         now["epoch"] = epoch
         if epoch >= first_pseudo and len(unlabelled) and own.pseudo_weight:
             pseudo.renew(epoch)
+
+    def after_step(epoch: int, step: int) -> None:
+        follow(teacher, trainer.model, epoch + 1, step)
+        share_buffers(teacher)
 
     def loss(model, views, labels, meta):
         normal, easy, hard = views
@@ -168,18 +173,15 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
             held = teacher(hard)[0]
         agree = consistency(relaxed, held)
         total = own.consistency * ramp_up(now["epoch"] + 1) * agree
-        told = {"consistency": agree}
-        if known.any():
-            right = cross_entropy(supervised[known], wanted[known])
-            told["supervised"] = right
-        else:
-            right = supervised.sum() * 0
+        right = mean_over_processes(cross_entropy(supervised[known], wanted[known], reduction="none"))
+        told = {"consistency": agree, "supervised": right}
         guessed = pseudo.labels[meta["site_index"]].to(device)
         guessed = torch.where(known, -1, guessed)
         weight = own.pseudo_weight if pseudo.epoch >= 0 else 0.0
         total = total + (1 - weight) * right
-        if weight and (guessed >= 0).any():
-            total = total + weight * cross_entropy(relaxed[guessed >= 0], guessed[guessed >= 0])
+        if weight:
+            each = cross_entropy(relaxed[guessed >= 0], guessed[guessed >= 0], reduction="none")
+            total = total + weight * mean_over_processes(each)
         return total, told
 
     def rate(epoch: float) -> float:
@@ -193,10 +195,10 @@ def finetune(settings: Settings, task: Task, start: Classifier, kind: str) -> tu
         own, student, loader, loss, rate, cycled + _LAST_EPOCHS, kind,
         optimizer=lambda weights: torch.optim.SGD(weights, lr=_PEAK, weight_decay=_WEIGHT_DECAY),
         more={"teacher": teacher, "pseudo": pseudo}, before_epoch=before_epoch,
-        after_step=lambda epoch, step: follow(teacher, trainer.model, epoch + 1, step),
+        after_step=after_step,
     )  # fmt: skip
     student = trainer.fit()
-    return (student if own.predictor == "student" else teacher), loader.report()["sentence"]
+    return (student if own.predictor == "student" else teacher), loader.report()["sentence"] + now["pseudo"]
 
 
 def run(settings: Settings) -> dict:
@@ -216,6 +218,7 @@ def run(settings: Settings) -> dict:
         results = {"settings": asdict(settings), "loader": sentences, "held_out": {}}
         for name, part in task.parts.held_out.items():
             found = evaluate(settings, task, part, models, start, name)
+            sentences |= found.pop("loader")
             results["held_out"][name] = found
         if is_first():
             write_json(Path(settings.out) / "results.json", results)
@@ -229,22 +232,23 @@ def kinds(task: Task) -> list[str]:
 
 
 def evaluate(settings: Settings, task: Task, part: Catalog, models: dict, start: Classifier, name: str) -> dict:
-    """Accuracy of wells after each step of what is known of plates.
+    """Accuracy of wells after each step of what is known of plates, and the loader's sentences.
 
     Cell types without a model of their own take the first stage's.
     """
     assigned = np.flatnonzero(classify.choices(settings, task.classes))
     groups = treatment_groups(task.parts.train, task.classes[assigned])
-    wells = []
+    wells, sentences = [], {}
     for kind in sorted(set(part.table["cell_type"].astype(str))):
         own = _of(part, kind)
         said = classify.predictions(settings, task, models.get(kind, start), own, settings.tta, f"{name}, {kind}")
         wells.append(said.wells())
+        sentences[f"predicting {name}, {kind}"] = said.sentence
     table = pd.concat([said.table for said in wells])
     logits = np.concatenate([said.logits for said in wells])[:, assigned]
     steps, carried = resolve(logits, table, groups)
     target = metrics.targets(table, task.classes[assigned])
-    found: dict = {"wells": len(table), "groups": len(groups)}
+    found: dict = {"wells": len(table), "groups": len(groups), "loader": sentences}
     for step in STEPS:
         scored = metrics.scores(steps[step], target, table)
         found[step] = {

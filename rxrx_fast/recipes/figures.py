@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 __all__ = ["ablation", "by_cell_type", "embeddings"]
 
 _GREY = "#888888"
+_UMAP_LEAST = 16
 
 
 def _axes(rows: int, columns: int, size: tuple[float, float]):
@@ -67,7 +69,7 @@ def ablation(results: dict, path: str | os.PathLike) -> None:
 
 
 def embeddings(rows: Mapping[str, np.ndarray], table: pd.DataFrame, path: str | os.PathLike, most: int = 12) -> None:
-    """Two principal components of embeddings, coloured by experiment and by siRNA.
+    """Embeddings in a plane, coloured by experiment and by siRNA: by UMAP where umap-learn is installed, else by PCA.
 
     Parameters
     ----------
@@ -86,17 +88,32 @@ def embeddings(rows: Mapping[str, np.ndarray], table: pd.DataFrame, path: str | 
     sirnas = [str(label) if label in common else "" for label in table["sirna_id"]]
     figure, axes = _axes(len(rows), 2, (8.5, 0.4 + 3.2 * len(rows)))
     for line, (name, values) in zip(axes, rows.items()):
-        centred = values - values.mean(0)
-        _, _, directions = np.linalg.svd(centred, full_matrices=False)
-        places = centred @ directions[:2].T
+        places, how = _plane(values)
         for axis, groups, what in zip(line, (experiments, np.array(sirnas)), ("experiment", "siRNA")):
             for number, group in enumerate(sorted(set(groups))):
                 chosen = groups == group
                 colour = matplotlib.colormaps["tab20"](number % 20) if group else (0.8, 0.8, 0.8, 0.5)
                 axis.scatter(*places[chosen].T, s=10, color=colour, label=group or "others", linewidths=0)
-            axis.set_title(f"{name}, by {what}", fontsize=9)
+            axis.set_title(f"{name}, by {what} ({how})", fontsize=9)
             axis.set_xticks([])
             axis.set_yticks([])
     for axis in axes[0]:
         axis.legend(fontsize=6, frameon=False, ncols=2, markerscale=1.5)
     figure.savefig(path, dpi=130)
+
+
+def _plane(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """(N, D) to (N, 2), and how: by UMAP (McInnes, Healy and Melville, 2018), or principal components."""
+    try:
+        from umap import UMAP
+    except ImportError:
+        UMAP = None
+    # UMAP begins with a spectral layout of the neighbours' graph, which needs some points.
+    if UMAP is not None and len(values) >= _UMAP_LEAST:
+        with warnings.catch_warnings():
+            # It remarks that a seed costs it its threads.
+            warnings.simplefilter("ignore")
+            return UMAP(n_neighbors=min(15, len(values) - 1), random_state=0).fit_transform(values), "UMAP"
+    centred = values - values.mean(0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    return centred @ directions[:2].T, "PCA"

@@ -91,7 +91,7 @@ def examine(
     dict
         looks, by what was looked at: samples, accuracy, chance (the largest class's share of what is predicted on), and
         p_value, the probability of at least so many hits by chance, one-sided. Contrast, the deviation for a mean, may
-        carry a little: finer fibres or smaller nuclei change it. loader: the sentence on who waited.
+        carry a little: finer fibres or smaller nuclei change it. loader: the sentences on who waited.
     """
     catalog = Catalog.read(root)
     parts = divide(catalog, split, hold_out)
@@ -122,7 +122,7 @@ def examine(
             "chance": chance,
             "p_value": float(binom.sf(hits.sum() - 1, len(hits), chance)),
         }
-    return {"looks": found, "loader": sentences[0]}
+    return {"looks": found, "loader": dict(zip(("the training part", "what is held out"), sentences))}
 
 
 def _joined(parts: Parts) -> Catalog:

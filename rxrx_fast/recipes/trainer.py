@@ -17,7 +17,7 @@ from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.loader import DataLoader
 from rxrx_fast.recipes.runlog import RunLog
 
-__all__ = ["Trainer", "cosine", "is_first", "processes", "write_json"]
+__all__ = ["Trainer", "cosine", "is_first", "mean_over_processes", "processes", "share_buffers", "write_json"]
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -154,6 +154,7 @@ class Trainer:
                 self._epoch(epoch)
         finally:
             self._log.close()
+        share_buffers(self.model)
         return self.model
 
     def _epoch(self, epoch: int) -> None:
@@ -254,6 +255,28 @@ def processes():
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def mean_over_processes(losses: torch.Tensor) -> torch.Tensor:
+    """Mean of the losses of some samples, of which each process has another number, (n,) to (); 0 where nobody has any.
+
+    The mean over processes of what they get, which is what gradients come to, is the mean over all samples.
+    """
+    if not distributed.is_initialized():
+        return losses.sum() / max(len(losses), 1)
+    count = torch.tensor(float(len(losses)), device=losses.device)
+    distributed.all_reduce(count)
+    return losses.sum() * distributed.get_world_size() / count.clamp_min(1)
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every process the first one's buffers.
+
+    Running statistics are a process's own where no layer synchronises them, as on CPUs: each would predict otherwise.
+    """
+    if distributed.is_initialized():
+        for buffer in module.buffers():
+            distributed.broadcast(buffer, 0)
 
 
 def is_first() -> bool:

@@ -133,9 +133,13 @@ def test_the_command_trains(settings, capsys):
     for _ in range(2):
         assert cli.main(line) == 0
         text = capsys.readouterr().out
-        assert "test, wells" in text and "chance is 12.50%" in text and "the loader, in training: " in text
+        assert "test, wells" in text and "chance is 12.50%" in text
+        stages = [line.split(": ")[0] for line in text.splitlines() if line.startswith("the loader, in ")]
+        assert stages == [f"the loader, in {s}" for s in ("training", "predicting train", "predicting test")]
     assert cli.main([*line, "--backbone", "resnet50", "--norm", "group"]) == 2
-    assert "comes with batch normalisation" in capsys.readouterr().err
+    assert "comes with the normalisation that it has" in capsys.readouterr().err
+    assert cli.main([*line, "--backbone", "resnet51"]) == 2
+    assert "'resnet51' must be one of small, " in capsys.readouterr().err
 
 
 def test_two_processes_take_the_steps_of_one(settings, tmp_path):
@@ -177,3 +181,37 @@ def test_the_chain_runs_on_real_files(settings, real_root, tmp_path, capsys):
     stages = ["--epochs", "1", "--cycle", "1", "--cycles", "1"]
     assert cli.main(["train", "deepnoise", str(root), "--out", f"{out}-deepnoise", *line, *stages]) == 0
     assert "wells" in capsys.readouterr().out
+
+
+def test_a_compiled_network_takes_the_same_steps(settings, monkeypatch):
+    """`--compile`: the losses of the network as it is, and a checkpoint with its names.
+
+    The graphs are captured and differentiated as always, and run as they are: what the default backend makes of them is
+    torch's own concern, and takes a C++ compiler a minute.
+    """
+    classify.run(settings)
+    compiled, compile_ = [], torch.compile
+
+    def traced(model):
+        compiled.append(compile_(model, backend="aot_eager", fullgraph=True))
+        return compiled[0]
+
+    monkeypatch.setattr(torch, "compile", traced)
+    own = replace(settings, compile=True, out=settings.out + "-compiled")
+    classify.run(own)
+    assert len(compiled) == 1
+    for one, two in zip(log(settings.out), log(own.out), strict=True):
+        assert float(one["loss"]) == pytest.approx(float(two["loss"]), abs=2e-3)
+    keys = [set(torch.load(Path(folder) / "checkpoint.pt")["model"]) for folder in (settings.out, own.out)]
+    assert keys[0] == keys[1], "a compiled network's weights have other names"
+
+
+def test_progress_shows_every_stage(settings, monkeypatch, capsys):
+    """On a terminal there is a bar for each epoch and each part that is predicted; --quiet has none."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    classify.run(replace(settings, quiet=False))
+    shown = capsys.readouterr().err
+    stages = ("training, epoch 1 of 2", "training, epoch 2 of 2", "predicting train", "predicting test")
+    assert all(f"{stage}: 100%" in shown for stage in stages), shown
+    classify.run(replace(settings, out=settings.out + "-quiet"))
+    assert "training" not in capsys.readouterr().err

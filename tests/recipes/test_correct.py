@@ -11,7 +11,7 @@ import pytest
 
 from rxrx_fast import cli
 from rxrx_fast.errors import DataError, UsageError
-from rxrx_fast.recipes import classify, correct, embeddings, mixing
+from rxrx_fast.recipes import classify, correct, embeddings, figures, mixing
 
 GROUPS, WELLS, WIDTH = 4, 60, 6
 
@@ -167,7 +167,11 @@ def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
         assert (row["accuracy"] is None) == (row["kind"] == "embeddings")
         assert 0 <= row["probe"] <= 1 and 0 <= row["experiment"] <= 1 and row["experiment_chance"] == 0.2
         assert name in text
-    assert "siRNA 7.1%" in text and "sites/s" in text
+    assert "siRNA 7.1%" in text
+    for name in ("none", "adabn-plate"):
+        for stage in ("training", "predicting train", "predicting test"):
+            (told,) = [line for line in text.splitlines() if line.startswith(f"the loader, in {name}, {stage}: ")]
+            assert "sites/s" in told
     assert results["rows"]["standardize-experiment"]["experiment"] < results["rows"]["none"]["experiment"]
     frame = pd.read_csv(out / "corrections.csv", index_col=0)
     assert frame.loc["tvn", "probe"] == pytest.approx(results["rows"]["tvn"]["probe"])
@@ -176,6 +180,22 @@ def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
     assert cli.main(line) == 0
     assert (out / "pixels-none" / "log.csv").read_text() == before
     assert json.loads((out / "results.json").read_text())["rows"]["tvn"] == results["rows"]["tvn"]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_embeddings_are_laid_out_in_a_plane(monkeypatch, screen_like, tmp_path, installed):
+    """By UMAP where it is installed, the same each time, and by principal components where it is not: siRNAs apart."""
+    signal, _, table = screen_like
+    if installed:
+        pytest.importorskip("umap")
+    else:
+        monkeypatch.setitem(sys.modules, "umap", None)
+    places, how = figures._plane(signal)
+    assert how == ("UMAP" if installed else "PCA") and places.shape == (len(signal), 2)
+    np.testing.assert_array_equal(places, figures._plane(signal)[0])
+    assert mixing.silhouette(places, table["sirna_id"].to_numpy()) > 0.05
+    figures.embeddings({"before": signal}, table, tmp_path / "e.png")
+    assert (tmp_path / "e.png").stat().st_size > 10000
 
 
 @pytest.mark.parametrize("package", ["sklearn", "harmonypy"])

@@ -53,7 +53,10 @@ def test_from_end_to_end(settings, capsys):
             "--cycles", "1", "--batch-size", "8", "--tta", "8", "-q"]  # fmt: skip
     assert cli.main(line) == 0
     text = capsys.readouterr().out
-    assert "test, 8 wells" in text and "assigned" in text and "the loader, in HUVEC: " in text
+    assert "test, 8 wells" in text and "assigned" in text
+    told = {line.split(": ")[0]: line for line in text.splitlines() if line.startswith("the loader, in ")}
+    assert list(told) == [f"the loader, in {s}" for s in ("pretrain", "HUVEC", "predicting test, HUVEC")]
+    assert all("sites/s" in line for line in told.values()) and "For pseudo-labels: " in told["the loader, in HUVEC"]
     results = json.loads((Path(settings.out) / "results.json").read_text())["held_out"]["test"]
     said = pd.read_csv(Path(settings.out) / "predictions_test.csv")
     for step in ("plain", "restricted", "balanced", "assigned"):

@@ -62,6 +62,8 @@ def test_the_generated_pictures_do_not_leak(screen, capsys):
         assert name == "means and contrast" or row["p_value"] > 0.001, f"{name}: {row}"
     assert cli.main(["train", "leaks", str(screen)]) == 0
     text = capsys.readouterr().out
+    for part in ("the training part", "what is held out"):
+        assert f"the loader, in reading {part}: " in text
     assert all(name in text for name in found) and "sites/s" in text
 
 

@@ -1,6 +1,7 @@
 """The parts of the recipes, each by itself: splits, networks, heads, predictions, metrics, the log."""
 
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,22 +82,47 @@ def test_a_stem_of_six_channels_sees_a_grey_picture_as_three_do():
     assert not torch.equal(backbones.stem_from_rgb(stem, 6, fresh=True).weight, wide.weight)
 
 
-def test_a_library_that_is_not_there_is_named(monkeypatch):
-    """Without torchvision, or with one for another torch, a backbone of its own says what to install."""
+@pytest.mark.parametrize("name, package", [("resnet50", "torchvision"), ("timm:resnet18", "timm")])
+def test_a_library_that_is_not_there_is_named(monkeypatch, name, package):
+    """Without torchvision or timm, or with one for another torch, a backbone of theirs says what to install."""
 
     def broken(name):
-        raise RuntimeError("operator torchvision::nms does not exist\nand more")
+        raise RuntimeError("undefined symbol: _ZN3c10\nand more")
 
     monkeypatch.setattr(backbones.importlib, "import_module", broken)
-    with pytest.raises(UsageError, match=r"needs torchvision.*nms does not exist.*--backbone small") as caught:
-        backbones.backbone("resnet50")
+    with pytest.raises(UsageError, match=f"needs {package}, .*undefined symbol.*--backbone small") as caught:
+        backbones.backbone(name)
     assert "\n" not in str(caught.value)
+
+
+def test_torchvision_for_cuda_is_imported_beside_a_torch_without(monkeypatch):
+    """Where the import fails for want of detection operators, they are declared and it is tried once more."""
+    calls = []
+
+    def importing(module):
+        calls.append(module)
+        if len(calls) == 1:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return "the module"
+
+    monkeypatch.setattr(backbones.importlib, "import_module", importing)
+    monkeypatch.setattr(backbones, "_declare_operators", lambda: calls.append("declared"))
+    assert backbones.library("torchvision.models") == "the module"
+    assert calls == ["torchvision.models", "declared", "torchvision.models"]
+
+
+def imported(module):
+    """A kept library, or a skip with the reason."""
+    try:
+        return backbones.library(module)
+    except (ImportError, RuntimeError, OSError) as error:
+        pytest.skip(f"{module} can't be imported: {error}")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet161"])
 def test_torchvisions_networks(name, tmp_path):
     """Each gives embeddings of six channels, with weights of its RGB twin where a file is given."""
-    models = pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError, OSError)).models
+    models = imported("torchvision.models")
     twin = models.get_model(name, weights=None).eval()
     torch.save(twin.state_dict(), tmp_path / "w.pt")
     network = backbones.backbone(name, 6, tmp_path / "w.pt").eval()
@@ -109,6 +135,43 @@ def test_torchvisions_networks(name, tmp_path):
     (tmp_path / "w.pt").write_bytes(b"nothing")
     with pytest.raises(DataError, match="not a state dict"):
         backbones.backbone(name, 6, tmp_path / "w.pt")
+
+
+# A plain stem, one that pads as it runs, one that standardises its weights, and a head with a layer before it.
+@pytest.mark.parametrize("name", ["resnet18", "tf_mobilenetv3_small_075", "resnetv2_18", "convnext_atto"])
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_timms_networks(name, kind, tmp_path):
+    """Any of timm's does as its RGB twin does to a grey picture, with the twin's weights from either kind of file."""
+    timm = imported("timm")
+    torch.manual_seed(3)
+    twin = timm.create_model(name, num_classes=11).eval()
+    path = tmp_path / f"w.{kind}"
+    if kind == "pt":
+        torch.save(twin.state_dict(), path)
+    else:
+        pytest.importorskip("safetensors.torch").save_file(twin.state_dict(), path)
+    network = backbones.backbone(f"timm:{name}", 6, path).eval()
+    grey = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        embedding = network(grey.expand(-1, 6, -1, -1))
+        wanted = twin.forward_head(twin.forward_features(grey.expand(-1, 3, -1, -1)), pre_logits=True).flatten(1)
+        torch.testing.assert_close(embedding, wanted, rtol=1e-3, atol=1e-4)
+    assert embedding.shape == (2, network.features)
+
+
+def test_what_timm_can_not_give(tmp_path):
+    """Unknown names and weights of another network are one line; a name that would be fetched is unknown."""
+    timm = imported("timm")
+    for name in ("timm:resnet19", "timm:hf-hub:someone/resnet18", "timm:"):
+        with pytest.raises(UsageError, match="has no such network"):
+            backbones.backbone(name)
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pt")
+    with pytest.raises(DataError, match="not a state dict of timm:resnet26"):
+        backbones.backbone("timm:resnet26", 6, tmp_path / "w.pt")
+    with pytest.raises(UsageError, match="comes with the normalisation"):
+        backbones.backbone("timm:resnet18", norm="group")
+    with pytest.raises(UsageError, match="must be one of small, .*or timm:NAME"):
+        backbones.backbone("resnet19")
 
 
 def test_the_margin_of_arcface():
@@ -180,6 +243,42 @@ def test_adapted_normalises_by_the_group(model):
     model.train()
     # Training normalises by the biased variance, evaluation by the unbiased one.
     torch.testing.assert_close(inside, model(x)[0], rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("convert", [lambda model: model, torch.nn.SyncBatchNorm.convert_sync_batchnorm])
+def test_adapted_pools_all_samples(convert):
+    """However a group is cut, the first layer's mean and variance are those of all its samples, and stay in it."""
+    torch.manual_seed(5)
+    group = (
+        torch.randn(23, 4, 9, 9) * torch.arange(1.0, 24)[:, None, None, None] + torch.arange(23.0)[:, None, None, None]
+    )
+    layer = convert(torch.nn.Sequential(torch.nn.BatchNorm2d(4))).eval()
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    for cut in ([23], [10, 10, 3], [1] * 23):
+        with torch.no_grad(), adapted(layer, iter(group.split(cut))):
+            torch.testing.assert_close(layer[0].running_mean, group.mean((0, 2, 3)))
+            # torch's running variances are the unbiased ones of each batch: 81 / 80 too large for a single picture.
+            torch.testing.assert_close(layer[0].running_var, group.var((0, 2, 3)), rtol=0.02, atol=0)
+            normalised = layer(group)
+        assert abs(float(normalised.mean())) < 1e-4 and float(normalised.std()) == pytest.approx(1, rel=0.01)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_adapting_keeps_no_group_in_memory(rxrx_root, stats, model):
+    """Every batch of a group comes twice, and of a dozen batches no more than a few are there at any time."""
+    seen, most = [], 0
+
+    def watch(module, inputs):
+        nonlocal most
+        seen.append(weakref.ref(inputs[0]))
+        most = max(most, sum(ref() is not None for ref in seen))
+
+    model.register_forward_pre_hook(watch)
+    dataset = rx.Dataset(rx.Catalog.read(rxrx_root).split("test"), stats=stats, views=turns(4))
+    predict(model, dataset, batch_size=2, group_by="experiment", device="cpu", quiet=True)
+    assert len(seen) == 2 * 12 * 4
+    # The views of one batch, and of the one that comes after it.
+    assert most <= 2 * 4
 
 
 def test_a_plate_predicts_alike_in_any_company(rxrx_root, stats, model):
@@ -263,6 +362,20 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     assert told == [("begin", str(tmp_path), 5), ("loss", 0.25, 5), ("end",)]
     RunLog(tmp_path / "elsewhere", write=False).add(1, loss=1.0)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_tensorboard_reads_the_log_back(tmp_path):
+    """With the real TensorBoard, where it is installed: its reader finds the numbers of the CSV file."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = RunLog(tmp_path)
+    for step in (1, 2, 3):
+        log.add(step, loss=1 / step, accuracy=step / 4)
+    log.close()
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name in ("loss", "accuracy"):
+        rows = [(int(row["step"]), pytest.approx(float(row[name]))) for row in RunLog.read(tmp_path / "log.csv")]
+        assert [(event.step, event.value) for event in events.Scalars(name)] == rows
 
 
 def test_a_loss_that_is_no_number_stops_the_run(settings):
