@@ -1,6 +1,7 @@
 """What the tests of the loader share."""
 
 import hashlib
+import signal
 import sys
 import threading
 import time
@@ -37,6 +38,11 @@ PLANS = {
 def pillow_pixels(catalog, i):
     """(6, H, W) uint8 of site i, as Pillow decodes it."""
     return np.stack([np.asarray(Image.open(path)) for path in catalog.files([i], (1, 2, 3, 4, 5, 6))[0]])
+
+
+def interruptible():
+    """For ``preexec_fn``: a shell's background jobs are started deaf to SIGINT, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def threads():

@@ -9,7 +9,7 @@ import textwrap
 import psutil
 import pytest
 import torch
-from loading import POLICY, assert_no_threads, by_site, threads
+from loading import POLICY, assert_no_threads, by_site, interruptible, threads
 
 import rxrx_fast as rx
 
@@ -122,6 +122,7 @@ def run_script(root, body, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=interruptible,
         **options,
     )
 

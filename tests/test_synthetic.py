@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from loading import interruptible
 from PIL import Image
 
 from rxrx_fast import synthetic
@@ -267,6 +268,7 @@ def test_control_c_stops_the_pool(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         start_new_session=True,
+        preexec_fn=interruptible,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )

@@ -48,7 +48,7 @@ def by_cell_type(results: dict, path: str | os.PathLike) -> None:
 def ablation(results: dict, path: str | os.PathLike) -> None:
     """Accuracy of held-out wells by row: a point a seed, a bar the mean; as predicted, and with each siRNA once."""
     rows = results["rows"]
-    figure, ((axis,),) = _axes(1, 1, (7.5, 0.9 + 0.42 * len(rows)))
+    figure, ((axis,),) = _axes(1, 1, (7.5, 1.0 + 0.42 * len(rows)))
     places = np.arange(len(rows))[::-1]
     for shift, step, colour, name in (
         (0.19, "plain", "#2171b5", "as predicted"),
@@ -59,12 +59,12 @@ def ablation(results: dict, path: str | os.PathLike) -> None:
         for place, own in zip(places + shift, values):
             axis.plot(own, [place] * len(own), "o", color="black", markersize=2.5)
     axis.axvline(results["chance"], color=_GREY, linestyle="--", linewidth=1, label="chance")
-    axis.set_yticks(places, [f"{row['what']}" for row in rows.values()], fontsize=8)
+    axis.set_yticks(places, [row["what"] for row in rows.values()], fontsize=8)
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axis.set_xlabel("accuracy of wells in experiments not trained on")
+    axis.set_xlabel("accuracy of wells in experiments not trained on", fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.legend(fontsize=8, frameon=False, loc="outside upper right", ncols=3)
     figure.savefig(path, dpi=150)
 
 
