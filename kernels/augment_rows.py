@@ -18,6 +18,8 @@ __all__ = ["erase_part", "fma", "lit_row", "make_add_noise", "make_finish", "mak
 
 @intrinsic
 def fma(typing, a, b, c):
+    """``a * b + c`` in float32, rounded once."""
+
     def generate(context, builder, signature, arguments):
         return builder.fma(*arguments)
 
