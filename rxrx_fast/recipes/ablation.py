@@ -96,6 +96,11 @@ def run(settings: Settings) -> dict:
         for number in range(len(settings.seeds)):
             own = settings.repetition(number)
             task = classify.build(own)
+            if not any((part.labels >= 0).any() for part in task.parts.held_out.values()):
+                raise UsageError(
+                    f"no held-out well of {own.root} has a label, so nothing can be measured: "
+                    "--split experiments holds out labelled ones"
+                )
             for name, row in _repetition(own, task).items():
                 found[name].append(row)
         results = {
@@ -152,8 +157,10 @@ def _measure(
     right, wells = dict.fromkeys(STEPS, 0.0), 0
     for name, part in task.parts.held_out.items():
         found = deepnoise.evaluate(own, task, part, models, start, name)
-        wells += found["wells"]
         sentences = sentences | found["loader"]
+        if found["plain"]["accuracy"] is None:  # a part without labels
+            continue
+        wells += found["wells"]
         for step in STEPS:
             right[step] += found[step]["accuracy"] * found["wells"]
     return {"wells": wells, "loader": sentences} | {step: value / wells for step, value in right.items()}

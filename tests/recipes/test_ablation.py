@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rxrx_fast import cli
+from rxrx_fast import cli, synthetic
 from rxrx_fast.errors import UsageError
 from rxrx_fast.recipes import ablation, deepnoise
 from rxrx_fast.recipes.plates import STEPS
@@ -84,3 +84,14 @@ def test_refusals(settings):
         ablation.replace(settings, seeds=(0, 1, 2), root="a", roots=("b",))
     two = ablation.replace(settings, seeds=(5, 6), root="a", roots=("b",))
     assert [(two.repetition(n).root, two.repetition(n).seed) for n in (0, 1)] == [("a", 5), ("b", 6)]
+
+
+def test_held_out_wells_without_labels_are_refused(settings, tmp_path):
+    """The competition's test part tells no labels: said before hours of training, with what to do."""
+    root = synthetic.generate(
+        tmp_path / "kaggle", layout="kaggle", experiments=["HUVEC-01", "HUVEC-17"], plates=1, wells=4, size=32,
+        workers=1, quiet=True,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="no held-out well of .* has a label.*--split experiments"):
+        ablation.run(ablation.replace(settings, root=root))
+    assert not Path(settings.out, "seed-4", "random").exists()
