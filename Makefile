@@ -21,7 +21,7 @@ EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda1
 TESTED := $(EXTRA),test,bench,train,$(if $(filter cpu,$(EXTRA)),ptx,cupy$(subst cuda,,$(EXTRA)))
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: install demo test bench throughput reading training augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean
+.PHONY: install demo test lint typecheck bench throughput reading training augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean
 
 install: $(VENV)/.installed-$(EXTRA)
 demo: install
@@ -29,6 +29,17 @@ demo: install
 
 test: $(VENV)/.tested-$(EXTRA)
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# Format, rules (pyproject.toml says which) and the import direction of the rooms.
+lint: $(VENV)/.linted-$(EXTRA)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports --no-logo
+
+# rxrx_kernels lies in the folder kernels: mypy finds it by its name through a link.
+typecheck: $(VENV)/.linted-$(EXTRA)
+	@mkdir -p $(VENV)/typing && ln -sfn $(abspath kernels) $(VENV)/typing/rxrx_kernels
+	MYPYPATH=$(VENV)/typing $(VENV)/bin/python -m mypy
 
 bench: $(VENV)/.tested-$(EXTRA)
 	$(VENV)/bin/python -m pytest benchmarks --benchmark-only $(ARGS)
@@ -58,6 +69,10 @@ $(VENV)/.installed-$(EXTRA): $(VENV)/bin/python setup.py constraints.txt
 
 $(VENV)/.tested-$(EXTRA): $(VENV)/.installed-$(EXTRA)
 	$(PIP) -e '.[$(TESTED)]'
+	@touch $@
+
+$(VENV)/.linted-$(EXTRA): $(VENV)/.tested-$(EXTRA)
+	$(PIP) -e '.[$(TESTED),lint]'
 	@touch $@
 
 $(VENV)/.backbones-$(EXTRA): $(VENV)/.tested-$(EXTRA)

@@ -17,6 +17,15 @@ PEERS += ["torchvision>=0.19,<1"]
 PEERS += [f"{name}; python_version >= '3.11'" for name in ("albumentationsx>=2.5,<3", "kornia>=0.8,<1")]
 # What the comparison of corrections measures with; --backbone small and everything else of the recipes need no more.
 TRAIN = ["scikit-learn>=1.4,<2"]
+# Format, rules, import direction and types: make lint, make typecheck.
+LINT = [
+    "ruff>=0.9,<1",
+    "mypy>=1.14,<3",
+    "import-linter>=2.1,<3",
+    "pandas-stubs>=2.2",
+    "types-psutil>=6",
+    "types-tqdm>=4.66",
+]
 TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", *BENCH]
 
 setup(
@@ -27,8 +36,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["rxrx_fast", "rxrx_fast.*"]), "rxrx_kernels"],
+    packages=[
+        *find_packages(include=["rxrx_fast", "rxrx_fast.*"]),
+        "rxrx_kernels",
+        *(f"rxrx_kernels.{room}" for room in find_packages("kernels")),
+    ],
     package_dir={"rxrx_kernels": "kernels"},
+    package_data={"rxrx_fast": ["py.typed"], "rxrx_kernels": ["py.typed"]},
     install_requires=[
         "numpy>=1.26,<3",
         "pandas>=2.1,<4",
@@ -48,6 +62,7 @@ setup(
         # Compile the CUDA kernels to PTX and run them on the simulator, on a machine without a GPU.
         "ptx": ["numba-cuda[cu13]>=0.20,<1"],
         "test": [*TEST, *TRAIN],
+        "lint": LINT,
         "bench": BENCH,
         "peers": PEERS,
         # A peer of the GPU benchmarks, and of the test that batches go to it without a copy; nothing else needs it.

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from rxrx_fast import Dataset, Policy
-from rxrx_fast.buffers import Buffers
-from rxrx_fast.device import finish_site
-from rxrx_fast.views import Plan
+from rxrx_fast.augment.views import Plan
+from rxrx_fast.devices.device import finish_site
+from rxrx_fast.runtime.buffers import Buffers
 
 __all__ = ["BATCH", "PEERS", "Ours", "Work", "missing"]
 

@@ -12,9 +12,10 @@ import pandas as pd
 from _readers import evict, opened, resident
 from _shared import in_turns, spread
 
-from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy, synthetic
+from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy
 from rxrx_fast.bench.work import JITTER
 from rxrx_fast.stores import FileStore
+from rxrx_fast.synth import writer as synthetic
 
 BATCH = 32
 _DRAWN = 12  # sites that are drawn; the others are copies of their files, which have pages of their own

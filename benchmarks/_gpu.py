@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from _shared import header
 
-from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy, synthetic
+from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy
 from rxrx_fast.bench.work import JITTER, RoundTrip, Work
+from rxrx_fast.synth import writer as synthetic
 
 POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
 
@@ -34,7 +35,7 @@ def parser(text: str, limit: float) -> argparse.ArgumentParser:
 
 def no_gpu() -> str | None:
     """Why nothing can be measured here, or None."""
-    from rxrx_fast.device import missing_for_cuda
+    from rxrx_fast.devices.device import missing_for_cuda
 
     missing = missing_for_cuda()
     return f"nothing measured: {'; '.join(missing)}" if missing else None
@@ -183,7 +184,7 @@ class Theirs:
 
 def feeds(data: Data, batch: int, threads: int, device: str, clock: Clock) -> Iterator[object]:
     """Everyone who can feed this device, one at a time; each is to be closed before the next is asked for."""
-    from rxrx_kernels import nvcomp
+    from rxrx_kernels.cuda import nvcomp
 
     makers: list[tuple[str, Callable]] = []
     # First those that fork workers: before this process has threads of its own.

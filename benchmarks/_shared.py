@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from rxrx_fast.bench import machine, write_json
-from rxrx_fast.sheet import save
+from rxrx_fast.viz.figure import save
 
 # As in the race's chart (rxrx_fast/bench/report.py).
 OURS, THEIRS, INK, FAINT = "#0b7a75", "#b8bec7", "#1d2733", "#5c6b7a"

@@ -29,11 +29,12 @@ import numpy as np
 import torch
 from _augmenting_work import BATCH, PEERS, Ours, Work, missing
 from _shared import FAINT, INK, OURS, THEIRS, dress, header, in_turns, new_figure, spread, write
-from rxrx_kernels.fused import fuse_site
+from rxrx_kernels.orient.site import fuse_site
 
-from rxrx_fast import Catalog, PlateStats, Policy, synthetic
+from rxrx_fast import Catalog, PlateStats, Policy
+from rxrx_fast.augment.policy import PRESETS
 from rxrx_fast.bench import machine
-from rxrx_fast.policy import PRESETS
+from rxrx_fast.synth import writer as synthetic
 
 LEVELS = ("deepnoise-easy", "deepnoise-normal", "deepnoise-hard")
 CASES = {**{name: (name,) for name in LEVELS}, "three views": LEVELS}
@@ -93,7 +94,8 @@ class Lane:
         while (spent := time.process_time() - start) < self._seconds or not done:
             sites = self._sites()
             for image in self._contestant.finish(sites):
-                assert image.is_contiguous() and image.dtype == torch.float32
+                assert image.is_contiguous()
+                assert image.dtype == torch.float32
             done += len(sites)
         return done / spent
 

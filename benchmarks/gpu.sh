@@ -108,7 +108,7 @@ sanitize)
                 continue
             fi
             echo "== $tool $case"
-            (cd tests/kernels && timeout "$left" compute-sanitizer --tool $tool --error-exitcode 9 \
+            (cd tests/support && timeout "$left" compute-sanitizer --tool $tool --error-exitcode 9 \
                 "$python" "cuda_${case%%:*}_cases.py" "${case##*:}") || status=1
         done
     done

@@ -25,8 +25,8 @@ from _gpu_peers import PEERS
 from _shared import FAINT, INK, OURS, SERIES, THEIRS, dress, new_figure, write
 
 from rxrx_fast.bench import machine
-from rxrx_fast.buffers import Buffers
-from rxrx_fast.gpu_decode import GpuDecoder, pack
+from rxrx_fast.decode.cuda import GpuDecoder, pack
+from rxrx_fast.runtime.buffers import Buffers
 
 #: Pixels on a side, streams at once, and sites a batch.
 FULL, SMALLEST = (512, (384, 768, 1536, 3072, 6144), 256), (128, (36, 72), 8)
@@ -50,7 +50,9 @@ class Batch:
 def inflate_seconds(batch: Batch, kind: str) -> dict:
     """GPU time of inflating a batch, after a check of every status and every Adler-32."""
     from numba import cuda
-    from rxrx_kernels import cuda_inflate, cuda_png, nvcomp
+    from rxrx_kernels.cuda import deflate as cuda_inflate
+    from rxrx_kernels.cuda import nvcomp
+    from rxrx_kernels.cuda import png as cuda_png
 
     streams, room, device = batch.packed.streams, batch.room, "cuda"
     pitch = -(-room // 32) * 32
@@ -84,7 +86,7 @@ def inflate_seconds(batch: Batch, kind: str) -> dict:
 
 def inflate_rows(files, size, counts, pool, clock) -> list[dict]:
     """Inflate by number of streams."""
-    from rxrx_kernels import nvcomp
+    from rxrx_kernels.cuda import nvcomp
 
     rows = []
     for streams in counts:
@@ -111,9 +113,10 @@ def inflate_rows(files, size, counts, pool, clock) -> list[dict]:
 def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
     """The kernels that are bound by memory, against the card's copy."""
     from numba import cuda
-    from rxrx_kernels import cuda as kernels
-    from rxrx_kernels import cuda_png, moments
-    from rxrx_kernels.fused import fuse_site
+    from rxrx_kernels.cuda import orient as kernels
+    from rxrx_kernels.cuda import png as cuda_png
+    from rxrx_kernels.histogram import uint8 as moments
+    from rxrx_kernels.orient.site import fuse_site
 
     batch = Batch(files, sites, size, pool)
     stream = torch.cuda.Stream()
@@ -186,9 +189,10 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
 def augmentations(stack: torch.Tensor, queue, row) -> None:
     """A preset's separable maps, and everything that there is, to float16."""
     from numba import cuda
-    from rxrx_kernels import blur, cuda_augment, warp
-    from rxrx_kernels.augment import augment_site, plain
-    from rxrx_kernels.augment_tables import stack_augmentations
+    from rxrx_kernels.augment import blur, warp
+    from rxrx_kernels.augment.site import augment_site, plain
+    from rxrx_kernels.augment.tables import stack_augmentations
+    from rxrx_kernels.cuda import augment as cuda_augment
 
     sites, channels, height, width = stack.shape
     angle, middle = np.deg2rad(20), (width - 1) / 2
@@ -218,9 +222,9 @@ def augmentations(stack: torch.Tensor, queue, row) -> None:
 def wide_pixels(stack: torch.Tensor, tables, queue, row) -> None:
     """16-bit pixels: the fused kernel and the histogram."""
     from numba import cuda
-    from rxrx_kernels import cuda as kernels
-    from rxrx_kernels import cuda_moments16
-    from rxrx_kernels.moments16 import BINS16, histogram16
+    from rxrx_kernels.cuda import histogram16 as cuda_moments16
+    from rxrx_kernels.cuda import orient as kernels
+    from rxrx_kernels.histogram.uint16 import BINS16, histogram16
 
     # As Numba's array: not every torch can name 16 bits without a sign to others.
     deep = stack.to(torch.int16) * 97
@@ -289,7 +293,7 @@ def _filtered(stack: torch.Tensor) -> torch.Tensor:
 def draw_inflate(rows, where):
     figure = new_figure(7.5, 4.2)
     axes = figure.subplots()
-    for kind, color, name in (("own", OURS, "rxrx_kernels.cuda_inflate"), ("nvcomp", SERIES[1], "nvCOMP")):
+    for kind, color, name in (("own", OURS, "rxrx_kernels.cuda.deflate"), ("nvcomp", SERIES[1], "nvCOMP")):
         points = [(row["streams"], row["gb_per_s"]) for row in rows if row["inflate"] == kind]
         if points:
             axes.plot(*zip(*points), "o-", color=color, label=name)

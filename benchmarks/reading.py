@@ -17,7 +17,7 @@ the disk: for its bandwidth if the row comes within 60% of what large reads in p
 requests are on their way.
 
 The loader's own rows are whole epochs, decoded and finished: warm and cold, with its asking ahead for later batches
-(``rxrx_fast/ahead.py``) and without.
+(``rxrx_fast/stores/readahead.py``) and without.
 
 A folder of 100,000 files is compared with folders of 3,700, a plate's, by listing them and opening random names.
 """

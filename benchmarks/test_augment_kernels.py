@@ -6,10 +6,10 @@ batch that is larger than any cache; they are recycled and were written before, 
 
 import numpy as np
 import pytest
-from rxrx_kernels import warp
-from rxrx_kernels.augment import augment_site, plain
-from rxrx_kernels.blur import gaussian
-from rxrx_kernels.fused import fuse_site
+from rxrx_kernels.augment import warp
+from rxrx_kernels.augment.blur import gaussian
+from rxrx_kernels.augment.site import augment_site, plain
+from rxrx_kernels.orient.site import fuse_site
 
 SIZE, CHANNELS, BATCH = 512, 6, 32
 RNG = np.random.default_rng(0)

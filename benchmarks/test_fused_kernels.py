@@ -6,11 +6,11 @@ Run with ``make bench``. The floor of the fused kernel is the time to write its 
 import numpy as np
 import pytest
 import torch
-from rxrx_kernels import moments
-from rxrx_kernels.augment import plain
-from rxrx_kernels.augment16 import augment_site16
-from rxrx_kernels.fused import TURNS, fuse_site
-from rxrx_kernels.moments16 import histogram16
+from rxrx_kernels.augment.site import plain
+from rxrx_kernels.augment.site16 import augment_site16
+from rxrx_kernels.histogram import uint8 as moments
+from rxrx_kernels.histogram.uint16 import histogram16
+from rxrx_kernels.orient.site import TURNS, fuse_site
 
 SIZE = 512
 
@@ -24,7 +24,7 @@ def site():
 
 @pytest.fixture(autouse=True)
 def one_core():
-    """torch takes every core by default; the comparison is a core against a core."""
+    """Torch takes every core by default; the comparison is a core against a core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

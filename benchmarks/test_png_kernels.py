@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rxrx_kernels import inflate, inflate_pair, png, unfilter
+from rxrx_kernels.deflate import libdeflate as inflate
+from rxrx_kernels.deflate import pair as inflate_pair
+from rxrx_kernels.png import files as png
+from rxrx_kernels.png import unfilter
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "rxrx1-kaggle-2023"
 SITES, SIZE = 20, 512
@@ -60,7 +63,7 @@ def measure(benchmark, function, items):
 @pytest.mark.benchmark(group="png: six channels, one core")
 class TestPng:
     def test_inflate_libdeflate(self, benchmark, sites):
-        """libdeflate alone, the floor of every decoder that uses it."""
+        """Libdeflate alone, the floor of every decoder that uses it."""
         library = inflate._library()
         call, target = library.libdeflate_zlib_decompress, np.empty(SIZE * (SIZE + 1), np.uint8)
         keep = inflate.Decompressor()
@@ -124,7 +127,7 @@ class TestPng:
         measure(benchmark, lambda files: [np.asarray(Image.open(io.BytesIO(data))) for data in files], encoded)
 
     def test_libspng(self, benchmark, sites):
-        """libspng through pyspng, from memory."""
+        """Libspng through pyspng, from memory."""
         pyspng = pytest.importorskip("pyspng")
         encoded = [[data.tobytes() for data in files] for files in sites]
         measure(benchmark, lambda files: [pyspng.load(data) for data in files], encoded)

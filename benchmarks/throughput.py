@@ -39,10 +39,11 @@ from _shared import (
     write,
 )
 
-from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy, synthetic
+from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy
 from rxrx_fast.bench import machine
 from rxrx_fast.bench.shares import measure, observed, thread_clock
 from rxrx_fast.bench.work import DESCRIPTION, JITTER
+from rxrx_fast.synth import writer as synthetic
 
 #: Shares that are no part of wall x threads.
 BESIDE = ("no core", "delivering")

@@ -195,7 +195,7 @@ def draw(rows: list[dict], where: str):
     figure = new_figure(8, 1.7 + 0.27 * len(bars))
     axes = figure.subplots()
     most = 1.0
-    for place, (name, feed) in enumerate(bars):
+    for place, (_name, feed) in enumerate(bars):
         ours, found = feed["name"] == "rxrx_fast", feed["against_resident"]
         axes.barh(place, found["median"], color=OURS if ours else THEIRS, height=0.7)
         axes.plot([found["min"], found["max"]], [place, place], color=INK, lw=1)

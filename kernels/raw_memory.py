@@ -1,4 +1,4 @@
-"""Loads and stores at plain addresses for Numba: what :mod:`rxrx_kernels.inflate_pair` is written in.
+"""Loads and stores at plain addresses for Numba: what :mod:`rxrx_kernels.deflate.pair` is written in.
 
 An array that is passed to an inlined function costs a count of its references at every turn of a loop, and each index
 a multiplication; an address costs neither. Nothing is checked: the callers own the memory and know its bounds.
@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["copy32", "load32", "load64", "load8", "store32", "store64", "store8"]
+__all__ = ["copy32", "load8", "load32", "load64", "store8", "store32", "store64"]
 
 
 def _make_load(bits, result):

@@ -11,19 +11,19 @@ import warnings
 
 import numpy as np
 import torch
-from rxrx_kernels.moments16 import WIDEST
+from rxrx_kernels.histogram.uint16 import WIDEST
 
-from rxrx_fast.buffers import Buffers
+from rxrx_fast.augment.geometry import frame
+from rxrx_fast.augment.mixing import mixed_pairs, soft_labels
+from rxrx_fast.augment.policy import Policy
+from rxrx_fast.augment.views import RAW, View
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.device import DTYPES, as_tensor, count_site, finish_site, stacked
+from rxrx_fast.devices.device import DTYPES, as_tensor, count_site, finish_site, stacked
 from rxrx_fast.errors import DataError, UsageError
-from rxrx_fast.geometry import frame
-from rxrx_fast.mixing import mixed_pairs, soft_labels
-from rxrx_fast.normalize import Normalize
-from rxrx_fast.policy import Policy
+from rxrx_fast.runtime.buffers import Buffers
 from rxrx_fast.stats import Normalizer, PlateStats
+from rxrx_fast.stats.normalize import Normalize
 from rxrx_fast.stores import FileStore
-from rxrx_fast.views import RAW, View
 
 __all__ = ["Dataset"]
 

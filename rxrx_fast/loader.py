@@ -1,8 +1,8 @@
 """DataLoader: the thin PyTorch iterator over finished batches.
 
 Here is what a user types and where a run is: arguments, epochs, states, reports. One background thread an epoch
-(:mod:`rxrx_fast.producer`) walks the order, lets :class:`SitePipeline` decode and a device finish, and puts batches
-into a short queue, which :class:`rxrx_fast.epoch.EpochIterator` empties. The loader does no arithmetic on pixels.
+(:mod:`rxrx_fast.deliver.producer`) walks the order, lets :class:`SitePipeline` decode and a device finish, and puts batches
+into a short queue, which :class:`rxrx_fast.deliver.iterator.EpochIterator` empties. The loader does no arithmetic on pixels.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from rxrx_fast import resume, topology
-from rxrx_fast.buffers import Buffers
 from rxrx_fast.dataset import Dataset
-from rxrx_fast.device import CpuDevice, resolve
-from rxrx_fast.epoch import EpochIterator
+from rxrx_fast.decode.pipeline import BATCHES_IN_FLIGHT
+from rxrx_fast.deliver import state as resume
+from rxrx_fast.deliver.faults import Faults
+from rxrx_fast.deliver.iterator import EpochIterator
+from rxrx_fast.devices.device import CpuDevice, resolve
 from rxrx_fast.errors import UsageError
-from rxrx_fast.faults import Faults
-from rxrx_fast.meter import Meter
-from rxrx_fast.order import GivenOrder
-from rxrx_fast.pipeline import BATCHES_IN_FLIGHT
-from rxrx_fast.plan import Plan
+from rxrx_fast.order.epoch import GivenOrder
+from rxrx_fast.order.spec import Plan
+from rxrx_fast.runtime import topology
+from rxrx_fast.runtime.buffers import Buffers
+from rxrx_fast.runtime.meter import Meter
 
 __all__ = ["DataLoader"]
 
@@ -83,7 +84,7 @@ class DataLoader:
     num_threads : int, optional
         Threads that read and finish, and as many in DALI that decode. By default the cores that this process may use;
         under torchrun this rank's share of them, next to its GPU where the system tells, to which the loader's threads
-        are then bound (:mod:`rxrx_fast.topology`; ``RXRX_FAST_BIND=off`` leaves them free). ``num_workers``, if given
+        are then bound (:mod:`rxrx_fast.runtime.topology`; ``RXRX_FAST_BIND=off`` leaves them free). ``num_workers``, if given
         and positive, means the same.
     prefetch_factor : int
         Finished batches that wait for the consumer.

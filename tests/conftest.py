@@ -45,7 +45,7 @@ def rxrx_root(tmp_path_factory) -> Path:
 
     Shared by the whole run: a test that changes files copies it first.
     """
-    from rxrx_fast import synthetic
+    from rxrx_fast.synth import writer as synthetic
 
     root = tmp_path_factory.mktemp("rxrx") / "data"
     synthetic.generate(root, layout="rxrx", experiments=2, plates=2, wells=6, sites=2, size=64, workers=1, quiet=True)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rxrx_kernels.fused import fuse_site
+from rxrx_kernels.orient.site import fuse_site
 
 import rxrx_fast as rx
-from rxrx_fast.normalize import Normalize
 from rxrx_fast.stats import FILE_NAME, default_path
+from rxrx_fast.stats.normalize import Normalize
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,8 @@ def test_raw_pixels_are_pillows(rxrx_root, channels):
         image, label, meta = dataset[i]
         assert image.dtype == torch.uint8
         np.testing.assert_array_equal(image.numpy(), pillow(dataset, i))
-        assert (
-            label == dataset.catalog.table["sirna_id"].iat[i] and meta["site_index"] == dataset.catalog.table.index[i]
-        )
+        assert label == dataset.catalog.table["sirna_id"].iat[i]
+        assert meta["site_index"] == dataset.catalog.table.index[i]
 
 
 @pytest.mark.parametrize("level", ["global", "cell_type", "experiment", "plate", "site"])
@@ -90,7 +89,8 @@ def test_torchs_dataloader_serves_it(rxrx_root, stats, method):
     at = 0
     for images, labels, meta in loader:
         for image, label, site in zip(images, labels, meta["site_index"]):
-            assert torch.equal(image, expected[at][0]) and label == expected[at][1]
+            assert torch.equal(image, expected[at][0])
+            assert label == expected[at][1]
             assert site == expected[at][2]["site_index"]
             at += 1
     assert at == len(dataset)
@@ -134,12 +134,13 @@ def test_statistics_of_a_read_only_root_go_to_the_cache(rxrx_root, tmp_path, mon
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     dataset = rx.Dataset(rxrx_root)
     (kept,) = (tmp_path / "rxrx_fast").glob("*.npz")
-    assert kept == default_path(rxrx_root) and len(rx.PlateStats.load(kept)) == len(dataset)
+    assert kept == default_path(rxrx_root)
+    assert len(rx.PlateStats.load(kept)) == len(dataset)
     assert default_path(tmp_path) != kept
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"dtype": "int32"}, "dtype='int32'"),
         ({"channels": (0, 1)}, "channels"),
@@ -180,4 +181,5 @@ def test_real_pixels_are_pillows(real_root):
 
 def test_normalisations_are_comparable_objects():
     """A level's name stands for its Normalize."""
-    assert Normalize.of("plate") == rx.Normalize(level="plate") and Normalize.of(Normalize("site")) == Normalize("site")
+    assert Normalize.of("plate") == rx.Normalize(level="plate")
+    assert Normalize.of(Normalize("site")) == Normalize("site")

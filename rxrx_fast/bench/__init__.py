@@ -70,8 +70,8 @@ def run(
         Of plain values, as :func:`write_json` writes it: work, machine, data, results, not_run, report, date, commit.
     """
     from rxrx_fast.catalog import Catalog
-    from rxrx_fast.device import resolve
-    from rxrx_fast.progress import bar
+    from rxrx_fast.devices.device import resolve
+    from rxrx_fast.runtime.progress import bar
     from rxrx_fast.stats import PlateStats
 
     resolve(device)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import torch
 
+from rxrx_fast.augment.policy import Policy
 from rxrx_fast.bench import shares
 from rxrx_fast.bench.peers.torch_loader import TorchLoader
 from rxrx_fast.bench.work import JITTER, RoundTrip, Work
 from rxrx_fast.dataset import Dataset
 from rxrx_fast.loader import DataLoader
-from rxrx_fast.policy import Policy
 
 __all__ = ["DatasetInTorch", "Loader", "dataset_of"]
 

@@ -57,7 +57,7 @@ def draw(result: dict, path: str | os.PathLike) -> Path:
     """Draw the medians as horizontal bars, with the range of the rounds; returns the path."""
     from matplotlib.figure import Figure
 
-    from rxrx_fast.sheet import save
+    from rxrx_fast.viz.figure import save
 
     rows = result["results"]
     ours = rows[0]["sites_per_s"]

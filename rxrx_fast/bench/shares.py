@@ -1,7 +1,7 @@
 """Where the time of the loader's threads goes: its own clocks of its stages, against the system's of its threads.
 
 ``threads x wall`` is what the threads could have worked. The stages are timed inside them, by the loader's
-:class:`~rxrx_fast.meter.Meter`. ``waiting`` is what they slept, which the system counts: for work, that is for a
+:class:`~rxrx_fast.runtime.meter.Meter`. ``waiting`` is what they slept, which the system counts: for work, that is for a
 consumer or a GPU that is slower. Neither clock knows of the other, so their sum is a check of both:
 
 - below 1, the rest is Python between the stages;
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from rxrx_fast.pipeline import BATCHES_IN_FLIGHT
+from rxrx_fast.decode.pipeline import BATCHES_IN_FLIGHT
 
 __all__ = ["STAGES", "TOLERANCE", "Clocks", "between", "measure", "observed", "sentence", "thread_clock"]
 

@@ -64,7 +64,7 @@ class Work:
     @classmethod
     def of(cls, catalog, stats, **settings) -> Work:
         """The work over the sites of a catalog, all of them complete."""
-        from rxrx_fast.normalize import Normalize
+        from rxrx_fast.stats.normalize import Normalize
 
         groups, mean, std, _ = stats.normalizer(Normalize("plate"), catalog)
         paths = catalog.files(range(len(catalog)))

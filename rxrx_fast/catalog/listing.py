@@ -14,7 +14,7 @@ import pandas as pd
 
 from rxrx_fast.catalog.layouts import Layout
 from rxrx_fast.errors import DataError
-from rxrx_fast.progress import bar
+from rxrx_fast.runtime.progress import bar
 
 __all__ = ["FileTable", "list_images"]
 

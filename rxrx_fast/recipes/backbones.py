@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rxrx_fast.errors import DataError, UsageError
+import itertools
 
 __all__ = ["BACKBONES", "Small", "backbone", "library", "stem_from_rgb"]
 
@@ -37,7 +38,7 @@ class Small(nn.Module):
         make = {"batch": nn.BatchNorm2d, "group": lambda maps: nn.GroupNorm(8, maps)}[norm]
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 5, 2, 2, bias=False), make(width), nn.ReLU())
         widths = [width, 2 * width, 4 * width, 8 * width]
-        self.stages = nn.Sequential(*(_Block(a, b, make) for a, b in zip(widths, widths[1:])))
+        self.stages = nn.Sequential(*(_Block(a, b, make) for a, b in itertools.pairwise(widths)))
         self.features = widths[-1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -163,7 +164,7 @@ def _of_timm(name: str, channels: int, weights) -> tuple[nn.Module, int]:
 
 
 def _names(given) -> tuple[str, ...]:
-    """timm names one layer by a string, several by a tuple."""
+    """Timm names one layer by a string, several by a tuple."""
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from rxrx_fast.augment.policy import Policy
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.dataset import Dataset
 from rxrx_fast.errors import UsageError
 from rxrx_fast.loader import DataLoader
-from rxrx_fast.phenotypes import TREATMENTS
-from rxrx_fast.policy import Policy
 from rxrx_fast.recipes import figures, metrics
 from rxrx_fast.recipes.backbones import backbone
 from rxrx_fast.recipes.heads import ArcFace, Classifier, Linear
@@ -30,6 +29,7 @@ from rxrx_fast.recipes.predict import Predictions, predict, turns
 from rxrx_fast.recipes.splits import Parts, divide
 from rxrx_fast.recipes.trainer import Trainer, cosine, is_first, processes, write_json
 from rxrx_fast.stats import PlateStats
+from rxrx_fast.synth.phenotypes import TREATMENTS
 
 __all__ = ["Settings", "Task", "build", "evaluate", "run", "train"]
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from rxrx_fast.errors import UsageError
-from rxrx_fast.recipes import classify, figures, metrics, mixing
+from rxrx_fast.recipes import batch_mixing as mixing
+from rxrx_fast.recipes import classify, figures, metrics
 from rxrx_fast.recipes.embeddings import METHODS, correct
 from rxrx_fast.recipes.pixels import CORRECTIONS, correction
 from rxrx_fast.recipes.predict import Predictions

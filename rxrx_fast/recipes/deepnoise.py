@@ -29,7 +29,6 @@ from torch.nn.functional import cross_entropy
 from rxrx_fast.catalog import Catalog
 from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.loader import DataLoader
-from rxrx_fast.phenotypes import TREATMENTS
 from rxrx_fast.recipes import classify, metrics
 from rxrx_fast.recipes.classify import Task
 from rxrx_fast.recipes.heads import Classifier
@@ -37,6 +36,7 @@ from rxrx_fast.recipes.plates import STEPS, resolve, treatment_groups
 from rxrx_fast.recipes.predict import predict, turns
 from rxrx_fast.recipes.teacher import PseudoLabels, consistency, follow, ramp_up
 from rxrx_fast.recipes.trainer import Trainer, is_first, mean_over_processes, processes, share_buffers, write_json
+from rxrx_fast.synth.phenotypes import TREATMENTS
 
 __all__ = ["Settings", "evaluate", "finetune", "kinds", "pretrain", "run", "table"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from rxrx_kernels import moments
+from rxrx_kernels.histogram import uint8 as moments
 from scipy.stats import binom
 
 from rxrx_fast.catalog import Catalog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rxrx_fast.errors import UsageError
-from rxrx_fast.normalize import Normalize
+from rxrx_fast.stats.normalize import Normalize
 
 __all__ = ["CORRECTIONS", "Correction", "correction"]
 

@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import distributed, nn
 
-from rxrx_fast import progress
+from rxrx_fast.augment.policy import Policy
 from rxrx_fast.dataset import Dataset
 from rxrx_fast.loader import DataLoader
-from rxrx_fast.policy import Policy
+from rxrx_fast.runtime import progress
 
 __all__ = ["Predictions", "adapted", "predict", "turns"]
 

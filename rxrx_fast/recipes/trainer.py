@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import distributed, nn
 
-from rxrx_fast import progress
 from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.loader import DataLoader
 from rxrx_fast.recipes.runlog import RunLog
+from rxrx_fast.runtime import progress
 
 __all__ = ["Trainer", "cosine", "is_first", "mean_over_processes", "processes", "share_buffers", "write_json"]
 

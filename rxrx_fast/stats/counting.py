@@ -9,14 +9,14 @@ from itertools import chain
 
 import numpy as np
 import pandas as pd
-from rxrx_kernels import moments
-from rxrx_kernels.moments16 import Histogram, histogram16
+from rxrx_kernels.histogram import uint8 as moments
+from rxrx_kernels.histogram.uint16 import Histogram, histogram16
 
 from rxrx_fast.catalog.table import WELL_TYPES
+from rxrx_fast.decode.pipeline import SitePipeline
 from rxrx_fast.errors import DataError, SiteError
-from rxrx_fast.illumination import block_shift
-from rxrx_fast.pipeline import SitePipeline
-from rxrx_fast.progress import bar
+from rxrx_fast.runtime.progress import bar
+from rxrx_fast.stats.illumination import block_shift
 from rxrx_fast.stores import FileStore
 
 __all__ = ["bits_of", "count"]

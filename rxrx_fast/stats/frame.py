@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from rxrx_kernels.moments16 import Histogram
+from rxrx_kernels.histogram.uint16 import Histogram
 
 from rxrx_fast.catalog.table import WELL_TYPES
 from rxrx_fast.errors import UsageError

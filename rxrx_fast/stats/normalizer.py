@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from rxrx_kernels.moments16 import Histogram
+from rxrx_kernels.histogram.uint16 import Histogram
 
 from rxrx_fast.errors import DataError
-from rxrx_fast.normalize import LEVELS, Normalize
+from rxrx_fast.stats.normalize import LEVELS, Normalize
 
 __all__ = ["Normalizer", "normalizer", "rows_of"]
 

@@ -2,7 +2,7 @@
 
 The histogram is the statistic: counts add up over sites, workers and machines without rounding, so statistics fitted
 in parts and merged equal those fitted at once, bit for bit. Those of 16-bit pixels go by bins, beside sums that are
-exact: see :mod:`rxrx_kernels.moments16` for what that means for each statistic.
+exact: see :mod:`rxrx_kernels.histogram.uint16` for what that means for each statistic.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from rxrx_kernels import moments
-from rxrx_kernels.moments16 import BINS16, Histogram, coarsened
+from rxrx_kernels.histogram import uint8 as moments
+from rxrx_kernels.histogram.uint16 import BINS16, Histogram, coarsened
 
 from rxrx_fast.catalog.table import WELL_TYPES
 from rxrx_fast.errors import DataError, UsageError
-from rxrx_fast.illumination import block_shift, light_factors
-from rxrx_fast.normalize import Normalize
 from rxrx_fast.stats import file
 from rxrx_fast.stats.counting import bits_of, count
 from rxrx_fast.stats.frame import extremes, frame
+from rxrx_fast.stats.illumination import block_shift, light_factors
+from rxrx_fast.stats.normalize import Normalize
 from rxrx_fast.stats.normalizer import Normalizer, normalizer, rows_of
 
 __all__ = ["PlateStats"]
@@ -46,7 +46,7 @@ class PlateStats:
         by bins of ``1 << shift`` values: 1 while no pixel passes 4095, and at most 16.
     shift : int
     sums : (P, 3, C, 4) int64
-        With 16 bits, the exact sums of :class:`rxrx_kernels.moments16.Histogram`; zeros with 8.
+        With 16 bits, the exact sums of :class:`rxrx_kernels.histogram.uint16.Histogram`; zeros with 8.
     field : (P, C, GH, GW) int64
         Sums of the pixels of square blocks, at most 32 on a side, over a plate's sites.
     sites : pandas.DataFrame
@@ -290,7 +290,7 @@ class PlateStats:
             Row of the table for each site of the catalog.
         factors : (P, C, GH, GW) float32
         shift : int
-            See :func:`rxrx_fast.illumination.light_factors`.
+            See :func:`rxrx_fast.stats.illumination.light_factors`.
         """
         return rows_of(self.plates, "plate", catalog), *light_factors(self.field, self.image_size)
 

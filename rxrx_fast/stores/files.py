@@ -9,10 +9,11 @@ from functools import cached_property
 
 import numpy as np
 from PIL import Image
-from rxrx_kernels import inflate, png
+from rxrx_kernels.deflate import libdeflate as inflate
+from rxrx_kernels.png import files as png
 
 from rxrx_fast.errors import DataError, SiteError
-from rxrx_fast.meter import Meter
+from rxrx_fast.runtime.meter import Meter
 from rxrx_fast.stores import tiff
 
 __all__ = ["FileStore"]

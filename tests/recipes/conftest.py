@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rxrx_fast import synthetic
 from rxrx_fast.recipes.classify import Settings
+from rxrx_fast.synth import writer as synthetic
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rxrx_fast import cli, synthetic
+from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import UsageError
 from rxrx_fast.recipes import ablation, deepnoise
 from rxrx_fast.recipes.plates import STEPS
 from rxrx_fast.recipes.runlog import RunLog
+from rxrx_fast.synth import writer as synthetic
 
 
 @pytest.fixture
@@ -24,7 +25,8 @@ def settings(rxrx_root, stats, tmp_path):
 
 def test_rows_differ_in_one_thing(settings, monkeypatch):
     """Second stages all start from the same weights; without a teacher its loss is logged and not added, and labels
-    are guessed in the last row alone. A finished run gives its figures again, and trains nothing."""
+    are guessed in the last row alone. A finished run gives its figures again, and trains nothing.
+    """
     starts, finetune = [], deepnoise.finetune
 
     def watched(own, task, start, kind):
@@ -34,17 +36,21 @@ def test_rows_differ_in_one_thing(settings, monkeypatch):
     monkeypatch.setattr(deepnoise, "finetune", watched)
     results = ablation.run(settings)
     out = Path(settings.out)
-    assert set(results["rows"]) == set(settings.rows) and (out / "ablation.png").stat().st_size > 10_000
+    assert set(results["rows"]) == set(settings.rows)
+    assert (out / "ablation.png").stat().st_size > 10_000
     assert json.loads((out / "results.json").read_text())["rows"] == results["rows"]
-    assert len(starts) == 3 and len(set(starts)) == 1
+    assert len(starts) == 3
+    assert len(set(starts)) == 1
     logs = {row: RunLog.read(out / "seed-4" / row / "finetune-HUVEC" / "log.csv") for row in settings.rows[3:]}
     for row in logs["longer"]:
-        assert float(row["loss"]) == pytest.approx(float(row["supervised"])) and float(row["consistency"]) > 0
+        assert float(row["loss"]) == pytest.approx(float(row["supervised"]))
+        assert float(row["consistency"]) > 0
     told = [float(logs[name][-1]["loss"]) for name in logs]
     assert len(set(told)) == 3
     for row in results["rows"].values():
         (one,) = row["seeds"]
-        assert one["wells"] == 8 and all(one[step] * 8 == int(one[step] * 8) for step in STEPS)
+        assert one["wells"] == 8
+        assert all(one[step] * 8 == int(one[step] * 8) for step in STEPS)
         assert all("waited" in sentence for sentence in one["loader"].values())
     shutil.rmtree(out / "seed-4" / "random")
     again = ablation.run(ablation.replace(settings, rows=settings.rows[1:]))
@@ -60,8 +66,11 @@ def test_one_command_tells_the_order(settings, capsys):
             "8", "--tta", "1", "--seeds", "0", "1", "--rows", "random", "plate", "experiment", "-q"]  # fmt: skip
     assert cli.main(line) == 0
     text = capsys.readouterr().out
-    assert "random < experiment: " in text and "experiment < plate: " in text and " of 2 seeds (" in text
-    assert "accuracy of held-out wells (8, 8)" in text and "the loader, in plate, training: " in text
+    assert "random < experiment: " in text
+    assert "experiment < plate: " in text
+    assert " of 2 seeds (" in text
+    assert "accuracy of held-out wells (8, 8)" in text
+    assert "the loader, in plate, training: " in text
     assert "teacher" not in text
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rxrx_fast import cli
+from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import UsageError
 from rxrx_fast.recipes import classify
 from rxrx_fast.recipes.runlog import RunLog
@@ -45,11 +45,14 @@ def test_it_learns_what_it_is_shown(settings):
     assert (out / "by_cell_type.png").stat().st_size > 5000
     said = pd.read_csv(out / "predictions_test.csv")
     part = results["held_out"]["test"]
-    assert part["well"]["samples"] == len(said) == 8 and part["site"]["samples"] == 16
+    assert part["well"]["samples"] == len(said) == 8
+    assert part["site"]["samples"] == 16
     assert part["well"]["accuracy"] == pytest.approx((said["predicted"] == said["sirna_id"]).mean())
-    assert part["plates"]["plain"] == part["well"]["accuracy"] and 0 <= part["plates"]["assigned"] <= 1
+    assert part["plates"]["plain"] == part["well"]["accuracy"]
+    assert 0 <= part["plates"]["assigned"] <= 1
     assert (said["predicted"] < 1108).all(), "a treatment well was taken for a control"
-    assert results["chance"] == 1 / 8 and results["train"]["classes"] == 10
+    assert results["chance"] == 1 / 8
+    assert results["train"]["classes"] == 10
     assert "sites/s" in results["train"]["loader"]
 
 
@@ -100,7 +103,8 @@ def test_other_ways_to_train_run(settings, changes):
     """Mixed precision, a margin and mixed samples: a finite loss that falls."""
     classify.run(replace(settings, epochs=4, lr=3e-3, **changes))
     losses = [float(row["loss"]) for row in log(settings.out)]
-    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
 
 
 def test_same_plate_batches_adapt(settings):
@@ -110,7 +114,8 @@ def test_same_plate_batches_adapt(settings):
     model, _ = classify.train(settings, task)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     results, wells = classify.evaluate(settings, task, model)
-    assert results["test"]["well"]["samples"] == 8 and len(wells["train"].table) == 12
+    assert results["test"]["well"]["samples"] == 8
+    assert len(wells["train"].table) == 12
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -133,7 +138,8 @@ def test_the_command_trains(settings, capsys):
     for _ in range(2):
         assert cli.main(line) == 0
         text = capsys.readouterr().out
-        assert "test, wells" in text and "chance is 12.50%" in text
+        assert "test, wells" in text
+        assert "chance is 12.50%" in text
         stages = [line.split(": ")[0] for line in text.splitlines() if line.startswith("the loader, in ")]
         assert stages == [f"the loader, in {s}" for s in ("training", "predicting train", "predicting test")]
     assert cli.main([*line, "--backbone", "resnet50", "--norm", "group"]) == 2
@@ -143,7 +149,7 @@ def test_the_command_trains(settings, capsys):
 
 
 def test_two_processes_take_the_steps_of_one(settings, tmp_path):
-    """torchrun with two processes on gloo: the losses and the figures of one process with the same global batch."""
+    """Torchrun with two processes on gloo: the losses and the figures of one process with the same global batch."""
     settings = replace(settings, norm="group")
     alone = classify.run(settings)
     out = tmp_path / "two"

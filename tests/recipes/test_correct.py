@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rxrx_fast import cli
+from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import DataError, UsageError
-from rxrx_fast.recipes import classify, correct, embeddings, figures, mixing
+from rxrx_fast.recipes import batch_mixing as mixing
+from rxrx_fast.recipes import classify, correct, embeddings, figures
 
 GROUPS, WELLS, WIDTH = 4, 60, 6
 
@@ -47,8 +48,10 @@ def test_a_correction_takes_the_batch_and_leaves_the_sirna(screen_like, name):
         return (mixing.probe(x[~held_out], labels[~held_out], x[held_out]) == labels[held_out]).mean()
 
     before, after = (mixing.batch_left(x, table) for x in (moved, corrected))
-    assert before["experiment"] == 1.0 and before["kbet_experiment"] == 1.0
-    assert after["kbet_experiment"] < 0.75 and after["silhouette_sirna"] > before["silhouette_sirna"]
+    assert before["experiment"] == 1.0
+    assert before["kbet_experiment"] == 1.0
+    assert after["kbet_experiment"] < 0.75
+    assert after["silhouette_sirna"] > before["silhouette_sirna"]
     # Of twelve; sphering on three siRNAs of controls knows few of the directions that vary.
     assert found(corrected) > found(moved) + 0.3
 
@@ -148,10 +151,13 @@ def test_mixed_and_separate_batches_are_told():
     apart = mixed + 8 * np.eye(4)[batches]
     assert mixing.told_apart(apart, batches)[0] == 1.0
     accuracy, chance = mixing.told_apart(mixed, batches)
-    assert chance == 1 / 3 and abs(accuracy - chance) < 0.12
-    assert mixing.kbet(apart, batches) == 1.0 and mixing.kbet(mixed, batches) < 0.15
+    assert chance == 1 / 3
+    assert abs(accuracy - chance) < 0.12
+    assert mixing.kbet(apart, batches) == 1.0
+    assert mixing.kbet(mixed, batches) < 0.15
     assert mixing.silhouette(apart, batches) > 0.4 > 0.1 > abs(mixing.silhouette(mixed, batches))
-    assert mixing.told_apart(mixed, np.zeros(300)) is None and mixing.kbet(mixed, np.zeros(300)) is None
+    assert mixing.told_apart(mixed, np.zeros(300)) is None
+    assert mixing.kbet(mixed, np.zeros(300)) is None
 
 
 def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
@@ -165,7 +171,9 @@ def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
     assert list(results["rows"]) == ["none", "adabn-plate", "standardize-experiment", "tvn"]
     for name, row in results["rows"].items():
         assert (row["accuracy"] is None) == (row["kind"] == "embeddings")
-        assert 0 <= row["probe"] <= 1 and 0 <= row["experiment"] <= 1 and row["experiment_chance"] == 0.2
+        assert 0 <= row["probe"] <= 1
+        assert 0 <= row["experiment"] <= 1
+        assert row["experiment_chance"] == 0.2
         assert name in text
     assert "siRNA 7.1%" in text
     for name in ("none", "adabn-plate"):
@@ -191,7 +199,8 @@ def test_embeddings_are_laid_out_in_a_plane(monkeypatch, screen_like, tmp_path, 
     else:
         monkeypatch.setitem(sys.modules, "umap", None)
     places, how = figures._plane(signal)
-    assert how == ("UMAP" if installed else "PCA") and places.shape == (len(signal), 2)
+    assert how == ("UMAP" if installed else "PCA")
+    assert places.shape == (len(signal), 2)
     np.testing.assert_array_equal(places, figures._plane(signal)[0])
     assert mixing.silhouette(places, table["sirna_id"].to_numpy()) > 0.05
     figures.embeddings({"before": signal}, table, tmp_path / "e.png")
@@ -215,7 +224,8 @@ def test_a_run_of_a_correction_is_a_classifiers(tmp_path):
     """Every setting of the comparison reaches the classifiers that it trains."""
     settings = correct.Settings("root", str(tmp_path), epochs=3, seed=5, lr=0.5)
     own = settings.classifier("plate")
-    assert type(own) is classify.Settings and own.correction == "plate"
+    assert type(own) is classify.Settings
+    assert own.correction == "plate"
     for field in fields(classify.Settings):
         if field.name not in ("correction", "out", "wells"):
             assert getattr(own, field.name) == getattr(settings, field.name)

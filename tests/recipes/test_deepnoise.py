@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from rxrx_fast import cli
+from rxrx_fast.cli import main as cli
 from rxrx_fast.recipes import classify, deepnoise, teacher
 from rxrx_fast.recipes.runlog import RunLog
 from rxrx_fast.recipes.trainer import Trainer
@@ -32,7 +32,8 @@ def weights(folder, name="model"):
 
 def test_ramp_and_consistency_by_hand():
     """The weight rises to 1 in five epochs; the loss is the mean squared difference of softmaxes."""
-    assert teacher.ramp_up(1) == pytest.approx(np.exp(-5 * 0.64)) and teacher.ramp_up(5) == teacher.ramp_up(99) == 1
+    assert teacher.ramp_up(1) == pytest.approx(np.exp(-5 * 0.64))
+    assert teacher.ramp_up(5) == teacher.ramp_up(99) == 1
     one, two = torch.tensor([[0.0, np.log(3.0)]]), torch.tensor([[0.0, 0.0]])
     assert float(teacher.consistency(one, two)) == pytest.approx(0.25**2)
 
@@ -53,17 +54,21 @@ def test_from_end_to_end(settings, capsys):
             "--cycles", "1", "--batch-size", "8", "--tta", "8", "-q"]  # fmt: skip
     assert cli.main(line) == 0
     text = capsys.readouterr().out
-    assert "test, 8 wells" in text and "assigned" in text
+    assert "test, 8 wells" in text
+    assert "assigned" in text
     told = {line.split(": ")[0]: line for line in text.splitlines() if line.startswith("the loader, in ")}
     assert list(told) == [f"the loader, in {s}" for s in ("pretrain", "HUVEC", "predicting test, HUVEC")]
-    assert all("sites/s" in line for line in told.values()) and "For pseudo-labels: " in told["the loader, in HUVEC"]
+    assert all("sites/s" in line for line in told.values())
+    assert "For pseudo-labels: " in told["the loader, in HUVEC"]
     results = json.loads((Path(settings.out) / "results.json").read_text())["held_out"]["test"]
     said = pd.read_csv(Path(settings.out) / "predictions_test.csv")
     for step in ("plain", "restricted", "balanced", "assigned"):
         assert results[step]["accuracy"] == pytest.approx((said[step] == said["sirna_id"]).mean())
     assert results["groups"] == 2
     plates = [set(rows["assigned"]) for _, rows in said.groupby("plate")]
-    assert len(said) == 8 and [len(plate) for plate in plates] == [4, 4] and not plates[0] & plates[1]
+    assert len(said) == 8
+    assert [len(plate) for plate in plates] == [4, 4]
+    assert not plates[0] & plates[1]
     rows = RunLog.read(Path(settings.out) / "finetune-HUVEC" / "log.csv")
     assert len({row["epoch"] for row in rows}) == 7
     assert all(np.isfinite(float(row[name])) for row in rows for name in ("loss", "supervised", "consistency"))
@@ -86,7 +91,9 @@ def test_the_second_stage_resumes_exactly(settings, monkeypatch):
         deepnoise.run(broken)
     monkeypatch.setattr(Trainer, "_advance", advance)
     state = torch.load(Path(broken.out) / "finetune-HUVEC" / "checkpoint.pt")
-    assert state["step"] == 13 and 0 < state["loader"]["step"] and (state["more"]["pseudo"]["labels"] >= 0).sum() == 16
+    assert state["step"] == 13
+    assert state["loader"]["step"] > 0
+    assert (state["more"]["pseudo"]["labels"] >= 0).sum() == 16
     assert deepnoise.run(broken)["held_out"] == straight["held_out"]
     for name in ("model", "teacher"):
         one, two = weights(settings.out, name), weights(broken.out, name)
@@ -139,6 +146,7 @@ def test_the_published_schedule_is_the_default():
     """Without options the constants are the authors': 160 epochs, cycles of 40, ArcFace 30 and 0.1, eight turns."""
     settings = deepnoise.Settings("root", "out")
     assert (settings.epochs, settings.cycle, settings.cycles, settings.tta) == (160, 40, 4, 8)
-    assert settings.correction == "plate" and settings.head == "arcface"
+    assert settings.correction == "plate"
+    assert settings.head == "arcface"
     head = classify.ArcFace(4, 2)
     assert (head.scale, head.margin) == (30.0, 0.1)

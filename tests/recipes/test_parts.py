@@ -57,7 +57,7 @@ def test_wilds_parts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
+    ("arguments", "words"),
     [
         (("random",), "must be one of official"),
         (("wilds",), "has no part 'val'"),
@@ -82,7 +82,7 @@ def test_a_stem_of_six_channels_sees_a_grey_picture_as_three_do():
     assert not torch.equal(backbones.stem_from_rgb(stem, 6, fresh=True).weight, wide.weight)
 
 
-@pytest.mark.parametrize("name, package", [("resnet50", "torchvision"), ("timm:resnet18", "timm")])
+@pytest.mark.parametrize(("name", "package"), [("resnet50", "torchvision"), ("timm:resnet18", "timm")])
 def test_a_library_that_is_not_there_is_named(monkeypatch, name, package):
     """Without torchvision or timm, or with one for another torch, a backbone of theirs says what to install."""
 
@@ -193,12 +193,16 @@ def test_the_margin_of_arcface():
 
 def test_test_time_views_are_the_eight_turns():
     """The eight policies give the eight symmetries of the square, each once, the first the picture itself."""
-    from rxrx_fast.policy import Policy
+    from rxrx_fast.augment.policy import Policy
 
     codes = [int(p.draw(7, 3, np.array([11]), 0, 6).codes[0]) for p in turns(8)]
     again = [int(p.draw(8, 1, np.array([5]), 2, 6).codes[0]) for p in turns(8)]
-    assert codes == again and sorted(codes) == list(range(8)) and codes[0] == 0
-    assert turns(4) == turns(8)[:4] and not any(p.transpose for p in turns(4)) and turns(1) == [Policy()]
+    assert codes == again
+    assert sorted(codes) == list(range(8))
+    assert codes[0] == 0
+    assert turns(4) == turns(8)[:4]
+    assert not any(p.transpose for p in turns(4))
+    assert turns(1) == [Policy()]
 
 
 @pytest.fixture
@@ -229,7 +233,8 @@ def test_wells_are_means_of_their_sites():
     table = pd.DataFrame({"well_id": ["z", "a", "z"], "sirna_id": [1, 2, 1]})
     wells = Predictions(table, np.array([[1.0], [5], [3]]), np.array([[2.0, 0], [1, 1], [4, 2]])).wells()
     assert wells.table["well_id"].tolist() == ["z", "a"]
-    assert wells.logits.tolist() == [[2.0], [5.0]] and wells.embeddings.tolist() == [[3.0, 1.0], [1.0, 1.0]]
+    assert wells.logits.tolist() == [[2.0], [5.0]]
+    assert wells.embeddings.tolist() == [[3.0, 1.0], [1.0, 1.0]]
 
 
 def test_adapted_normalises_by_the_group(model):
@@ -238,7 +243,8 @@ def test_adapted_normalises_by_the_group(model):
     before, state = model(x)[0], {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad(), adapted(model, [x]):
         inside = model(x)[0]
-    assert not model.training and all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert not model.training
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     torch.testing.assert_close(model(x)[0], before)
     model.train()
     # Training normalises by the biased variance, evaluation by the unbiased one.
@@ -260,7 +266,8 @@ def test_adapted_pools_all_samples(convert):
             # torch's running variances are the unbiased ones of each batch: 81 / 80 too large for a single picture.
             torch.testing.assert_close(layer[0].running_var, group.var((0, 2, 3)), rtol=0.02, atol=0)
             normalised = layer(group)
-        assert abs(float(normalised.mean())) < 1e-4 and float(normalised.std()) == pytest.approx(1, rel=0.01)
+        assert abs(float(normalised.mean())) < 1e-4
+        assert float(normalised.std()) == pytest.approx(1, rel=0.01)
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
 
 
@@ -309,15 +316,19 @@ def test_scores_by_hand():
     assert found["by_cell_type"]["a"] == {"samples": 2, "accuracy": 0.5, "top5": 1.0}
     assert found["by_experiment"]["y"]["samples"] == 3
     empty = metrics.scores(logits[4:5], target[4:5], table.iloc[4:5])
-    assert empty["accuracy"] is None and empty["samples"] == 0
+    assert empty["accuracy"] is None
+    assert empty["samples"] == 0
 
 
 def test_retrieval_by_hand():
     """Neighbours by angle: the share of matches, mean average precision, and what chance would give."""
     gallery, labels = np.array([[1.0, 0], [0, 2], [-1, 0], [1, 0.1]]), np.array([1, 2, 3, 2])
     found = metrics.retrieval(np.array([[9.0, 0], [0, 1.0], [1, 1]]), np.array([1, 2, -1]), gallery, labels, depth=2)
-    assert found["queries"] == 2 and found["at_1"] == 1.0 and found["at_2"] == 1.0
-    assert found["map"] == 1.0 and found["chance_at_1"] == pytest.approx((0.25 + 0.5) / 2)
+    assert found["queries"] == 2
+    assert found["at_1"] == 1.0
+    assert found["at_2"] == 1.0
+    assert found["map"] == 1.0
+    assert found["chance_at_1"] == pytest.approx((0.25 + 0.5) / 2)
     assert metrics.retrieval(gallery, np.full(4, 7), gallery, labels)["at_1"] is None
 
 

@@ -12,7 +12,8 @@ def test_groups_are_those_of_the_generator(rxrx_root):
     train = rx.Catalog.read(rxrx_root).split("train").where(well_type="treatment")
     classes = np.unique(train.labels)
     groups = treatment_groups(train, classes)
-    assert sorted(map(len, groups)) == [4, 4] and not set(groups[0]) & set(groups[1])
+    assert sorted(map(len, groups)) == [4, 4]
+    assert not set(groups[0]) & set(groups[1])
     for _, rows in train.table.groupby("plate"):
         on_plate = set(np.searchsorted(classes, rows["sirna_id"]))
         assert on_plate in [set(group) for group in groups]
@@ -33,7 +34,9 @@ def test_balance_spreads_predictions():
     shares = rng.random((40, 8))
     shares[:, 3] += 0.5
     before, after = (np.bincount(s.argmax(1), minlength=8) for s in (shares, balance(shares, 500)))
-    assert before.max() > 25 and after.max() <= 10 and after.min() >= 1
+    assert before.max() > 25
+    assert after.max() <= 10
+    assert after.min() >= 1
     assert (balance(shares, 0) == shares).all()
 
 

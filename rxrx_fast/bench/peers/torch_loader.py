@@ -15,7 +15,7 @@ __all__ = ["PlateImages", "TorchLoader", "settings"]
 
 
 def settings(work: Work) -> dict:
-    """torch's documented settings for speed, which all of its loaders and those made from them take."""
+    """Torch's documented settings for speed, which all of its loaders and those made from them take."""
     return {
         "num_workers": work.threads,
         "persistent_workers": True,

@@ -1,0 +1,1 @@
+"""Kernels that augment a site in one pass."""

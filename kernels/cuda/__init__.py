@@ -1,0 +1,1 @@
+"""CUDA launchers and kernels, laid out as the CPU side is."""

@@ -1,0 +1,1 @@
+"""Inflate (RFC 1950, RFC 1951) on the CPU."""

@@ -1,0 +1,1 @@
+"""Histograms and moments of a site's channels."""

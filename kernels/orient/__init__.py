@@ -1,0 +1,1 @@
+"""Rotate by quarter turns, flip, normalise and cast a site's channels."""

@@ -1,0 +1,1 @@
+"""PNG files: container checks, decoding, row filters."""

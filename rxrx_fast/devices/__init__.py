@@ -1,0 +1,1 @@
+"""Where batches are finished: on the CPU or on a GPU."""

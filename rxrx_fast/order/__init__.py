@@ -1,0 +1,1 @@
+"""Which sample comes when: permutations, groups, balance, samplers and ranks."""

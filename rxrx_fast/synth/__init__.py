@@ -1,0 +1,1 @@
+"""A synthetic RxRx1 that anyone can generate."""

@@ -1,0 +1,1 @@
+"""Pictures of sites, plates and batches."""
