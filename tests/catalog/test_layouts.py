@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.catalog.layouts import NAMES_2023, read_records
+from rxrx_fast.catalog.layouts.kaggle_2023 import NAMES as NAMES_2023
+from rxrx_fast.catalog.recognition import read_root
 from rxrx_fast.catalog.table import UNTREATED
 from rxrx_fast.errors import DataError, UsageError
 
@@ -63,8 +64,8 @@ def message(root: Path, error: type[Exception] = DataError) -> str:
 
 def test_kaggle_2019_by_its_numbers(tmp_path):
     """A siRNA that is a number means the 2019 edition, and the number is label and name."""
-    records = read_records(str(kaggle(tmp_path, "HEPG2-01_1_B03,HEPG2-01,1,B03,513\n")))
-    assert records.layout.name == "kaggle-2019"
+    layout, records = read_root(str(kaggle(tmp_path, "HEPG2-01_1_B03,HEPG2-01,1,B03,513\n")))
+    assert layout.name == "kaggle-2019"
     assert records.rows.frame["sirna_id"].tolist() == [513, 513, -1, -1]
     assert records.rows.frame["sirna"].tolist() == ["513", "513", "", ""]
 
@@ -81,8 +82,8 @@ def test_kaggle_2023_by_its_names(tmp_path):
 
 def test_test_csv_alone_is_2019(tmp_path):
     """Nothing tells the edition of ``test.csv`` alone, and the missing files are noted."""
-    records = read_records(str(write(tmp_path, {"test.csv": "experiment,plate,well\nRPE-08,1,B03\n"})))
-    assert records.layout.name == "kaggle-2019"
+    layout, records = read_root(str(write(tmp_path, {"test.csv": "experiment,plate,well\nRPE-08,1,B03\n"})))
+    assert layout.name == "kaggle-2019"
     assert sum("is missing" in note for note in records.notes) == 3
 
 
@@ -340,6 +341,6 @@ def test_roots_that_are_no_local_path(root):
 
 def test_rows_know_their_place_after_sorting(tmp_path):
     """A row that was sorted elsewhere still names the line it came from."""
-    records = read_records(str(kaggle(tmp_path, "a,RPE-02,1,B03,1\nb,RPE-01,1,B03,2\n")))
+    layout, records = read_root(str(kaggle(tmp_path, "a,RPE-02,1,B03,1\nb,RPE-01,1,B03,2\n")))
     assert records.rows.place(0).endswith("train.csv line 3")
     assert np.array_equal(records.rows.line, [3, 3, 2, 2, 2, 2])
