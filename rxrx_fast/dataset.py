@@ -161,7 +161,7 @@ class Dataset(torch.utils.data.Dataset):
             one = np.ones((1, len(self.channels)))
             self._normalizer = Normalizer(np.zeros(len(self), np.int64), 0 * one, one, None)
         elif level != "site":
-            self._step = stats.shift
+            self._step = stats.bin_shift
             groups, *tables = stats.normalizer(self.normalize, self.catalog)
             self._normalizer = Normalizer(groups, *(None if t is None else t[:, wanted] for t in tables))
         if self.normalize.illumination:

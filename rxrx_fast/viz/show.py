@@ -170,7 +170,7 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
         unit = std[:, widest] if r else np.ones(count)
         axes = sheet.axes(label + count * (side + GAP), y, curves, side)
         title = f"{STAINS[widest].short}: pixel values by plate"
-        _distributions(axes, counts[:, widest], 1 << stats.shift, shift, unit, title)
+        _distributions(axes, counts[:, widest], 1 << stats.bin_shift, shift, unit, title)
     return save(sheet.figure, path)
 
 

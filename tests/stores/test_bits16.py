@@ -193,7 +193,7 @@ def test_mean_and_std_are_exact(catalog):
 def test_quantiles_are_exact_within_a_bin(tiffs, stats):
     """The whole range: median within 7.5 grey values, MAD within 15. 12 bits: exact."""
     for plates, found, error in ((2, stats, 7.5), (1, rx.PlateStats.fit(tiffs.where(plate=1), quiet=True), 0)):
-        assert found.shift == (4 if error else 0)
+        assert found.bin_shift == (4 if error else 0)
         assert found.counts.shape[1:] == (3, CHANNELS, 4096)
         frame = found.frame("plate")
         assert len(frame) == CHANNELS * plates
@@ -226,7 +226,7 @@ def test_parts_merge_to_the_whole(tiffs, stats, tmp_path):
     assert (parts[0].bits, parts[0].shift) == (16, 0)
     levels = [rx.Normalize(), rx.Normalize("global", "median", "mad"), rx.Normalize(wells="controls", clip=(1, 99))]
     for merged in (parts[0].merge(parts[1]), parts[1].merge(parts[0])):
-        assert merged.shift == stats.shift
+        assert merged.bin_shift == stats.bin_shift
         for normalize in levels:
             mine, whole = (s.normalizer(normalize, tiffs) for s in (merged, stats))
             np.testing.assert_array_equal(mine.center[mine.groups], whole.center[whole.groups])
@@ -278,7 +278,7 @@ def test_even_light_leaves_the_pixels_alone(tiffs, stats):
     """The illumination's field is summed from 16 bits: its factors are about 1 for these scenes, and used."""
     plates, factors, _ = stats.illumination(tiffs)
     expected = truth()[:12].astype(np.float64).sum((0, 2, 3))
-    np.testing.assert_array_equal(stats.field[0].sum((1, 2)), expected)
+    np.testing.assert_array_equal(stats.block_sums[0].sum((1, 2)), expected)
     assert plates.tolist() == [0] * 12 + [1] * 12
     assert 0.5 < factors.min() < factors.max() < 2
     flat = rx.Dataset(tiffs, stats=stats, normalize=rx.Normalize(illumination=True))
