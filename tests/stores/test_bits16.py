@@ -220,10 +220,10 @@ def test_site_statistics_are_each_images_own(tiffs, stats):
 def test_parts_merge_to_the_whole(tiffs, stats, tmp_path):
     """Parts of different bins, in either order, through a file: the same numbers, bit for bit."""
     parts = [rx.PlateStats.fit(tiffs.take(range(a, b)), quiet=True) for a, b in ((0, 7), (7, 24))]
-    assert [part.shift for part in parts] == [0, 4]
+    assert [part.bin_shift for part in parts] == [0, 4]
     parts[0].save(tmp_path / "a.npz")
     parts[0] = rx.PlateStats.load(tmp_path / "a.npz")
-    assert (parts[0].bits, parts[0].shift) == (16, 0)
+    assert (parts[0].bits, parts[0].bin_shift) == (16, 0)
     levels = [rx.Normalize(), rx.Normalize("global", "median", "mad"), rx.Normalize(wells="controls", clip=(1, 99))]
     for merged in (parts[0].merge(parts[1]), parts[1].merge(parts[0])):
         assert merged.bin_shift == stats.bin_shift
@@ -236,7 +236,7 @@ def test_parts_merge_to_the_whole(tiffs, stats, tmp_path):
 def test_a_fit_goes_on_from_its_file(tiffs, stats, tmp_path):
     """Taken up from what was saved: only the rest is counted, and bins are widened when that needs them."""
     path = tmp_path / "stats.npz"
-    assert rx.PlateStats.fit(tiffs.where(plate=1), path=path, quiet=True).shift == 0
+    assert rx.PlateStats.fit(tiffs.where(plate=1), path=path, quiet=True).bin_shift == 0
     resumed = rx.PlateStats.fit(tiffs, path=path, quiet=True)
     assert len(resumed) == 24
     pd.testing.assert_frame_equal(resumed.frame("plate"), stats.frame("plate"))
