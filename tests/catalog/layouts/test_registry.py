@@ -12,7 +12,10 @@ from rxrx_fast.catalog.layouts.rxrx_ai import RxrxAi
 
 def test_layouts_are_tried_in_a_fixed_order():
     """Layouts with evidence of their own come first, whatever the order of imports; then the fallbacks."""
-    assert [layout.name for layout in registered()] == ["kaggle-2023", "wilds", "kaggle-2019", "rxrx.ai"]
+    layouts = registered()
+    assert {"kaggle-2019", "kaggle-2023", "rxrx.ai", "wilds"} <= {layout.name for layout in layouts}
+    assert layouts == sorted(layouts, key=lambda layout: (layout.fallback, layout.name))
+    assert {layout.name for layout in layouts if layout.fallback} == {"kaggle-2019", "rxrx.ai"}
 
 
 def test_two_layouts_cannot_share_a_name():
