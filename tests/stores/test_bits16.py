@@ -10,7 +10,9 @@ from PIL import Image
 from scipy import ndimage
 
 import rxrx_fast as rx
-from rxrx_fast.viz import show
+from rxrx_fast.viz.augmented import draw_augmented
+from rxrx_fast.viz.plates import draw_plates
+from rxrx_fast.viz.site import draw_site
 
 CHANNELS = 3
 SIZE = (48, 64)
@@ -364,14 +366,14 @@ def test_one_file_of_all_channels(tmp_path, last):
 def test_pictures_are_scaled_to_the_pixels(tiffs, stats, tmp_path):
     """A dim 12-bit site is drawn as bright as a bright one; plates and augmentations are drawn too."""
     dim, bright = (
-        np.asarray(Image.open(show.draw_site(tiffs, tmp_path / f"{i}.png", site_id=tiffs.table["site_id"].iat[i])))
+        np.asarray(Image.open(draw_site(tiffs, tmp_path / f"{i}.png", site_id=tiffs.table["site_id"].iat[i])))
         for i in (0, 20)
     )
     assert dim.shape == bright.shape
     assert 0.8 < dim[..., :3].mean() / bright[..., :3].mean() < 1.25
     catalog = rx.Catalog.from_frame(sites().assign(label=1), path=PATH + ".tif", channels=CHANNELS, root=tiffs.root)
-    assert show.draw_plates(catalog, tmp_path / "plates.png", stats=stats, quiet=True).stat().st_size > 10_000
-    assert show.draw_augmented(tiffs, tmp_path / "drawn.png", rx.Policy(hflip=0.5)).stat().st_size > 10_000
+    assert draw_plates(catalog, tmp_path / "plates.png", stats=stats, quiet=True).stat().st_size > 10_000
+    assert draw_augmented(tiffs, tmp_path / "drawn.png", rx.Policy(hflip=0.5)).stat().st_size > 10_000
 
 
 # ---------------------------------------------------------------------------------------------------------- real files
