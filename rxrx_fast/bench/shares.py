@@ -64,7 +64,7 @@ def thread_clock(native_id: int | str = "self") -> tuple[float, float]:
 def _clocks(loader) -> Clocks:
     pool = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("rxrx_fast_")]
     stages = loader.report()["stages_s"]
-    if not loader.dataset.store.decodes:
+    if loader.dataset.store.decoders[0] == "dali":
         # DALI's threads decode then, beside these.
         stages = {name: seconds for name, seconds in stages.items() if name != "decode"}
     return Clocks(time.perf_counter(), stages, {native_id: thread_clock(native_id) for native_id in pool})

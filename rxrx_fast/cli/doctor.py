@@ -171,7 +171,7 @@ _BATCH = 64
 
 
 def _decoding(threads: str, on_gpu: bool) -> tuple[str, str]:
-    """Which decoder RxRx1's files get: the pipeline's own rules are FileStore.decodes and decode_choice."""
+    """Which decoder RxRx1's files get: the pipeline's own rules are Store.decoders and decode.choice."""
     try:
         own = import_module("rxrx_kernels.deflate.libdeflate").available()
     except Exception:

@@ -17,7 +17,7 @@ from rxrx_fast.decode.pipeline import SitePipeline
 from rxrx_fast.errors import DataError, SiteError
 from rxrx_fast.runtime.progress import bar
 from rxrx_fast.stats.illumination import block_shift
-from rxrx_fast.stores import FileStore
+from rxrx_fast.stores import open_store
 
 __all__ = ["bits_of", "count"]
 
@@ -28,7 +28,7 @@ _SITES_PENDING = 512
 
 def bits_of(catalog) -> int:
     """8 or 16: of the pixels of a catalog's files."""
-    return 8 * FileStore(catalog, (1,)).dtype.itemsize if len(catalog) else 8
+    return 8 * open_store(catalog, (1,)).dtype.itemsize if len(catalog) else 8
 
 
 def count(
@@ -56,7 +56,7 @@ def count(
         If the pixels are not of the statistics' depth or size, or the file can't be written. What ended the count
         comes first: that its part can't be saved either is then only a warning.
     """
-    store = FileStore(catalog, tuple(range(1, stats.channels + 1)))
+    store = open_store(catalog, range(1, stats.channels + 1))
     if store.dtype.itemsize * 8 != stats.bits:
         raise DataError(f"{path} holds statistics of {stats.bits}-bit pixels, not of these files': name another file")
     stats.fix_size(store.image_size)

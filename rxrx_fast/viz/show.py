@@ -92,7 +92,7 @@ def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -
     UsageError
         If there is no such site; the message names the nearest.
     """
-    from rxrx_fast.stores import FileStore
+    from rxrx_fast.stores import open_store
 
     check_format(path)
     position = _find(catalog, site_id)
@@ -101,7 +101,7 @@ def draw_site(catalog, path: str | os.PathLike, *, site_id: str | None = None) -
     here = [c for c in range(1, total + 1) if row["present"] >> (c - 1) & 1]
     if not here:
         raise DataError(f"site {row['site_id']} has no image under {catalog.root}")
-    stack = FileStore(catalog.take([position]), here).pixels(0)
+    (stack,) = open_store(catalog.take([position]), here).pixels([0])
     planes = np.zeros((total, *stack.shape[1:]), stack.dtype)
     planes[[c - 1 for c in here]] = stack
     low, high = np.percentile(planes, (_LOW, _HIGH), axis=(1, 2))
@@ -136,7 +136,7 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
         Show no progress bar.
     """
     from rxrx_fast.stats.normalize import Normalize
-    from rxrx_fast.stores import FileStore
+    from rxrx_fast.stores import open_store
 
     check_format(path)
     total = _drawable(catalog)
@@ -144,8 +144,8 @@ def draw_plates(catalog, path: str | os.PathLike, *, stats=None, quiet: bool = F
     if stats is None:
         stats = _statistics(catalog, chosen, quiet)
     groups, mean, std, _ = stats.normalizer(Normalize("plate"), chosen)
-    store = FileStore(chosen, range(1, total + 1))
-    raw = np.stack([store.pixels(i) for i in range(len(chosen))]).astype(np.float32)
+    store = open_store(chosen, range(1, total + 1))
+    raw = store.pixels(range(len(chosen))).astype(np.float32)
     done = (raw - mean[groups][:, :total, None, None]) / std[groups][:, :total, None, None]
 
     count, side, curves = len(chosen), 2.3, 3.2
@@ -190,14 +190,14 @@ def draw_augmented(catalog, path: str | os.PathLike, augment, *, site_id: str | 
     """
     from rxrx_fast.augment.policy import Policy
     from rxrx_fast.dataset import Dataset
-    from rxrx_fast.stores import FileStore
+    from rxrx_fast.stores import open_store
 
     check_format(path)
     policy = replace(Policy.of(augment), cutmix=0.0, mixup=0.0)
     total = _drawable(catalog)
     one = catalog.take([_find(catalog, site_id)])
     views = [Policy(), *[policy] * _DRAWN]
-    size = FileStore(one, range(1, total + 1)).image_size
+    size = open_store(one, range(1, total + 1)).image_size
     # The site's own statistics: nothing has to be fitted for a picture.
     dataset = Dataset(one, normalize="site", views=views, size=size, seed=seed)
     images = [image.numpy() for image in dataset[0][0]]

@@ -43,13 +43,13 @@ def test_decoding_is_told_as_the_pipeline_does_it(monkeypatch, rxrx_root, own):
     from rxrx_kernels.deflate import libdeflate as inflate
 
     from rxrx_fast.catalog import Catalog
-    from rxrx_fast.stores import FileStore
+    from rxrx_fast.stores import open_store
 
     monkeypatch.setattr(inflate, "available", lambda: own)
     decode = next(stage for stage in doctor._stages() if stage["stage"] == "decode")
     assert decode["path"].startswith("rxrx_kernels on the CPU" if own else "DALI on the CPU")
     assert own or "pip install deflate" in decode["why"]
-    assert FileStore(Catalog.read(rxrx_root).available(), (1, 2, 3, 4, 5, 6)).decodes == own
+    assert (open_store(Catalog.read(rxrx_root).available()).decoders[0] == "host") == own
 
 
 @pytest.mark.parametrize(
