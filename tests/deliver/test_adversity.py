@@ -16,7 +16,7 @@ import torch
 from loading import assert_no_threads, by_site, threads
 
 import rxrx_fast as rx
-from rxrx_fast.stores import files
+from rxrx_fast.stores import file_io, files
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def meanwhile(monkeypatch, raw):
         happens(victim)
         return done
 
-    monkeypatch.setattr(files.os, "readv", slow)
+    monkeypatch.setattr(file_io.os, "readv", slow)
     return Meanwhile
 
 
