@@ -11,6 +11,7 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ class HostLauncher:
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
-    """The pipeline takes the GPU's way, with the decoder above in its place."""
+    """The pipeline takes the CUDA decoder, with the launcher above instead of a GPU."""
     monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("gpu", "asked for by the test"))
     monkeypatch.setattr(cuda, "PngLauncher", HostLauncher)
     monkeypatch.setattr(HostLauncher, "launched", 0)
@@ -96,7 +97,7 @@ def on_a_gpu(monkeypatch):
 
 
 def run(store, pool, batches, **options):
-    # Closed whatever happens: a thread that is left would be found by whichever test looks next.
+    # Closed in any case: a later test would find a thread that is left.
     with closing(pipeline.SitePipeline(store, batches, batch_size=5, pool=pool, num_threads=2, **options)) as stages:
         return [(decoded.positions.tolist(), np.array(decoded.stack)) for decoded in stages]
 
@@ -115,7 +116,7 @@ def test_packing_keeps_every_stream(store, pool):
         undone = np.empty((height, width), np.uint8)
         unfilter(np.frombuffer(rows + bytes(PADDING), np.uint8), undone)
         assert (undone == plane[0]).all()
-    # What a refused stream is replaced by for nvCOMP: a whole stream of no bytes.
+    # nvCOMP gets a whole stream of no bytes instead of a refused one.
     assert zlib.decompress(packed.buffer[-png_gather.ALIGNMENT :].tobytes(), -15) == b""
 
 
@@ -132,7 +133,7 @@ def test_buffers_are_used_again(store, pool):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 7])
 def test_batches_come_in_order_and_whole(store, pool, on_a_gpu, depth, monkeypatch):
-    """The GPU's way gives the positions and pixels of the host's, to the last, short batch, however many at once."""
+    """The positions and pixels of the host, to the last, short batch, however many batches are launched at once."""
     monkeypatch.setattr(on_a_gpu, "depth", depth)
     batches = [np.array(b) for b in ([3, 1, 4, 0, 5], [9, 2, 6, 5, 3], [8, 7])]
     found = run(store, pool, batches)
@@ -153,16 +154,15 @@ def test_refused_sites_are_decoded_by_the_host(store, pool, on_a_gpu, monkeypatc
 
 
 def damage(store, position, channel):
-    path = store.paths([position])[0][channel]
-    data = bytearray(open(path, "rb").read())
+    path = Path(store.paths([position])[0][channel])
+    data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
-    with open(path, "wb") as file:
-        file.write(data)
-    return path
+    path.write_bytes(data)
+    return str(path)
 
 
 def test_a_damaged_file_is_an_error_with_its_name(copy, pool, on_a_gpu):
-    """Without another wish the site's name, file and reason are raised."""
+    """By default the site's name, file and reason are raised."""
     store = open_store(Catalog.read(copy).available())
     path = damage(store, 2, 4)
     with pytest.raises(SiteError, match="CRC-32") as caught:
@@ -189,7 +189,7 @@ def test_a_damaged_site_is_replaced_or_left_out(copy, pool, on_a_gpu, instead):
 
 
 def test_a_missing_file_is_replaced_before_packing(copy, pool, on_a_gpu):
-    """A site that can't even be read has a stand-in in the packed batch."""
+    """A site that can't even be read has a substitute in the packed batch."""
     store = open_store(Catalog.read(copy).available())
     image_size = store.image_size
     os.remove(store.paths([1])[0][0])
@@ -199,8 +199,8 @@ def test_a_missing_file_is_replaced_before_packing(copy, pool, on_a_gpu):
     np.testing.assert_array_equal(stack[1], store.pixels([5])[0])
 
 
-def test_a_loader_on_that_way_delivers_the_same(rxrx_root, stats, on_a_gpu, monkeypatch):
-    """Whole epochs through DataLoader: bit-equal to the host's way, shuffled and augmented, two epochs."""
+def test_a_loader_delivers_the_same(rxrx_root, stats, on_a_gpu, monkeypatch):
+    """Two epochs through DataLoader, shuffled and augmented: the bits that the host's decoding gives."""
     policy = rx.Policy(hflip=0.5, rot90=1.0, stats_jitter=0.1)
     dataset = rx.Dataset(rxrx_root, stats=stats, augment=policy)
     ours = rx.DataLoader(dataset, 5, shuffle=True, device="cpu")
@@ -243,7 +243,7 @@ def test_batches_are_finished_as_on_the_cpu_on_the_simulator():
 
 
 def test_choosing(store, pool, monkeypatch):
-    """No GPU and other files: the host. A wish is granted unmeasured, nonsense refused. The faster rate wins, once."""
+    """No GPU or other files: the host. The environment decides unmeasured. Else the faster rate, measured once."""
     monkeypatch.delenv("RXRX_FAST_DECODE", raising=False)
     asked = {"batch": 8, "pool": pool, "threads": 2}
     assert choice.choose(store, device=None, **asked).path == "host"
@@ -277,7 +277,7 @@ def test_choosing(store, pool, monkeypatch):
 
 
 def test_the_host_is_measured_by_decoding(store, pool):
-    """The host's rate is positive and about what its threads can do, and unreadable sites are passed over."""
+    """The host's rate is positive, of as many readable sites as are wanted."""
     sites = choice._readable(store)
     assert len(sites) == choice._SITES
     assert choice._host_rate(sites, store.image_size, pool, 2) > 10
@@ -311,7 +311,9 @@ def test_which_inflate(monkeypatch):
 def test_a_full_gpu_says_what_to_lower(error):
     """However a library words it: one line with the batch size and what to do. On the CPU it stays as it was."""
     with (
-        pytest.raises(UsageError, match="GPU 0 has no memory left while decoding a batch of 64 .* lower batch_size=64"),
+        pytest.raises(
+            UsageError, match=r"GPU 0 has no memory left while decoding a batch of 64 .* lower batch_size=64"
+        ),
         explained(0, 64, "decoding"),
     ):
         raise error
