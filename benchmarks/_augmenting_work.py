@@ -43,7 +43,7 @@ class Work:
     def of(cls, catalog, stats) -> Work:
         """Decode all sites of a catalog."""
         dataset = Dataset(catalog, stats=stats)
-        stacks = np.stack([dataset.store.pixels(i) for i in range(len(dataset))])
+        stacks = dataset.store.pixels(range(len(dataset)))
         (view,) = dataset.parameters(np.arange(len(dataset)), 0, 0)
         return cls(dataset.catalog, stats, stacks, view.center.astype(np.float32), view.scale.astype(np.float32))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,18 +14,18 @@ from _shared import in_turns, spread
 
 from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy
 from rxrx_fast.bench.work import JITTER
-from rxrx_fast.stores import FileStore
+from rxrx_fast.stores.files import FileStore
 from rxrx_fast.synth import writer as synthetic
 
 BATCH = 32
 _DRAWN = 12  # sites that are drawn; the others are copies of their files, which have pages of their own
 
 
-class Unasked(FileStore):
-    """Takes every file to be in memory, so that none is asked for."""
+class WithoutReadahead(FileStore):
+    """Takes every file to be in memory, so that none is requested."""
 
-    def in_memory(self, position: int) -> bool:
-        return True
+    def in_memory(self, positions: Sequence[int]) -> list[bool]:
+        return [True] * len(positions)
 
 
 def copies(folder: Path, sites: int, size: int) -> Catalog:
@@ -58,7 +58,7 @@ def epochs(folder: Path, sites: int, size: int, threads: int, rounds: int) -> li
         list(made)
         return made
 
-    loaders = {"asks ahead": loader(FileStore), "does not ask": loader(Unasked)}
+    loaders = {"asks ahead": loader(FileStore), "does not ask": loader(WithoutReadahead)}
     cases = [(cache, name) for cache in ("warm", "cold") for name in loaders]
 
     def measured(cache: str, name: str) -> Callable[[], tuple[float, float]]:

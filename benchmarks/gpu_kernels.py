@@ -25,7 +25,7 @@ from _gpu_peers import PEERS
 from _shared import FAINT, INK, OURS, SERIES, THEIRS, dress, new_figure, write
 
 from rxrx_fast.bench import machine
-from rxrx_fast.decode.cuda import GpuDecoder, pack
+from rxrx_fast.decode.cuda_png import PngLauncher, pack
 from rxrx_fast.runtime.buffers import Buffers
 
 #: Pixels on a side, streams at once, and sites a batch.
@@ -120,7 +120,7 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
 
     batch = Batch(files, sites, size, pool)
     stream = torch.cuda.Stream()
-    decoder = GpuDecoder(
+    decoder = PngLauncher(
         0, stream.cuda_stream, size, batch.channels, Buffers(1, pinned=True), batch=sites, inflate="own"
     )
     stream.wait_stream(torch.cuda.current_stream())

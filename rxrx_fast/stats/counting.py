@@ -20,7 +20,7 @@ from rxrx_fast.decode.pipeline import SitePipeline
 from rxrx_fast.errors import DataError, SiteError
 from rxrx_fast.runtime.progress import bar
 from rxrx_fast.stats.illumination import block_shift
-from rxrx_fast.stores import FileStore
+from rxrx_fast.stores import open_store
 
 if TYPE_CHECKING:
     from rxrx_fast.stats.plate_stats import PlateStats
@@ -35,7 +35,7 @@ _PENDING_SITES = 512
 
 def bits_of(catalog: Catalog) -> int:
     """Return the bits of a pixel of a catalog's files, 8 or 16; 8 for an empty catalog."""
-    return 8 * FileStore(catalog, (1,)).dtype.itemsize if len(catalog) else 8
+    return 8 * open_store(catalog, (1,)).dtype.itemsize if len(catalog) else 8
 
 
 def count(
@@ -71,7 +71,7 @@ def count(
         The pixels have another depth or size than the statistics, or the file can't be written. If counting fails and
         saving the part then fails too, the first error is raised and the second is a warning.
     """
-    store = FileStore(catalog, tuple(range(1, stats.channels + 1)))
+    store = open_store(catalog, range(1, stats.channels + 1))
     if store.dtype.itemsize * 8 != stats.bits:
         raise DataError(f"{path} holds statistics of {stats.bits}-bit pixels, not of these files': name another file")
     stats.fix_size(store.image_size)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.stores import FileStore
+from rxrx_fast.stores import open_store
 
 __all__ = ["image_size", "read_pixels"]
 
@@ -20,10 +20,9 @@ def read_pixels(catalog: Catalog, channels: Sequence[int]) -> np.ndarray:
     SiteError
         At the first site that can't be read.
     """
-    store = FileStore(catalog, channels)
-    return np.stack([store.pixels(position) for position in range(len(catalog))])
+    return open_store(catalog, channels).pixels(range(len(catalog)))
 
 
 def image_size(catalog: Catalog) -> tuple[int, int]:
     """Return the (height, width) of a catalog's images in pixels."""
-    return FileStore(catalog, range(1, catalog.layout.channels + 1)).image_size
+    return open_store(catalog).image_size

@@ -193,7 +193,7 @@ def test_core_lists():
     """The kernel's format, and what is none."""
     assert topology.parse_cores("0-3,8,10-11\n") == {0, 1, 2, 3, 8, 10, 11}
     assert topology.parse_cores("\n") == frozenset()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="invalid literal"):
         topology.parse_cores("all")
 
 

@@ -11,6 +11,7 @@ from rxrx_fast.catalog import Catalog
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.stats import PlateStats, counting, file
 from rxrx_fast.stats.normalize import Normalize
+from rxrx_fast.stores.files import FileStore
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,8 @@ def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
     partial = PlateStats.load(path)
     assert 0 < len(partial) < len(catalog)
     read = []
-    original = counting.FileStore.read_into
-    monkeypatch.setattr(counting.FileStore, "read_into", lambda self, p, *a: read.append(p) or original(self, p, *a))
+    original = FileStore.read_into
+    monkeypatch.setattr(FileStore, "read_into", lambda self, p, *a: read.extend(p) or original(self, p, *a))
     resumed = PlateStats.fit(catalog, path=path, quiet=True)
     assert len(read) == len(catalog) - len(partial)
     assert (
