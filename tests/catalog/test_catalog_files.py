@@ -34,6 +34,6 @@ def test_files_of_every_site_differ(kaggle):
 
 @pytest.mark.parametrize("channels", [(), (0,), (7,), (1.5,), (True,), ("1",)])
 def test_channels_out_of_range(kaggle, channels):
-    """A channel that does not exist is a mistake in the call."""
+    """A channel that does not exist raises UsageError."""
     with pytest.raises(UsageError, match="choose from 1 to 6"):
         Catalog.read(kaggle).files([0], channels=channels)

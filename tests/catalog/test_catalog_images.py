@@ -13,7 +13,7 @@ from rxrx_fast.errors import DataError
 
 
 def test_without_image_folders_nothing_is_listed(kaggle):
-    """Metadata alone reads, knows nothing of images, and says so when asked for them."""
+    """A root without images can be read; asking for complete sites raises an error that says so."""
     catalog = Catalog.read(kaggle)
     assert set(catalog.table["present"]) == {-1}
     assert "metadata only" in catalog.summary()
@@ -23,7 +23,7 @@ def test_without_image_folders_nothing_is_listed(kaggle):
 
 
 def test_list_images_false_reads_no_folder(kaggle):
-    """Listing can be left out where it is not wanted."""
+    """list_images=False leaves the presence of images unknown."""
     touch(kaggle, images("train/RPE-01/Plate1", "B03", 1))
     assert set(Catalog.read(kaggle, list_images=False).table["present"]) == {-1}
 
@@ -52,7 +52,7 @@ def test_available_keeps_what_has_the_channels(kaggle):
 
 
 def test_an_empty_image_folder_means_absent(kaggle):
-    """An image folder that exists was looked into, so its sites are absent and not unknown."""
+    """Where an image folder exists, sites without images are absent, not unknown."""
     (kaggle / "test").mkdir()
     assert set(Catalog.read(kaggle).table["present"]) == {0}
 
@@ -70,7 +70,7 @@ def test_a_third_site_on_disk_is_added_at_the_end(kaggle):
 
 
 def test_strangers_are_counted(kaggle):
-    """Images of unknown wells, plates and channels are counted; other files are nobody's business."""
+    """Images of unknown wells, plates and channels are counted in a note; other files are ignored."""
     plate = "train/RPE-01/Plate1"
     strangers = [
         *images(plate, "Z09", 1, "12"),
@@ -106,7 +106,7 @@ def test_one_wilds_file_brings_all_channels(tmp_path):
 
 
 def test_no_file_is_looked_at(kaggle, monkeypatch):
-    """Listing costs a look a folder and none a file."""
+    """Listing looks at folders and never at a single file."""
     touch(kaggle, images("train/RPE-01/Plate1", "B03", 1))
     looked: list[str] = []
     stat = os.stat

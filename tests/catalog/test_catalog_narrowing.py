@@ -24,7 +24,7 @@ def test_where_takes_values_and_lists(kaggle):
 
 
 def test_codes_are_stable_under_filtering(kaggle):
-    """A code or a plate number of a part means what it means in the whole."""
+    """Codes and plate numbers mean the same in a part as in the whole."""
     catalog = Catalog.read(kaggle)
     part = catalog.where(experiment="U2OS-01")
     assert part.categories == catalog.categories
@@ -58,13 +58,13 @@ def test_plate_keys(kaggle):
     ],
 )
 def test_where_lists_the_choices(kaggle, conditions, choices):
-    """A column or a value that does not exist is answered with those that do."""
+    """The error about an unknown column or value lists those that exist."""
     with pytest.raises(UsageError, match=re.escape(choices)):
         Catalog.read(kaggle).where(**conditions)
 
 
 def test_a_known_value_may_match_nothing(kaggle):
-    """A value of the whole that a part lacks gives an empty catalog, which still works."""
+    """Selecting a value that only the whole has gives an empty catalog, which still works."""
     empty = Catalog.read(kaggle).split("test").where(plate=2)
     assert len(empty) == 0
     assert empty.labels.shape == (0,)
@@ -83,7 +83,7 @@ def test_take_orders_and_refuses_masks(kaggle):
 
 
 def test_unknown_level(kaggle):
-    """A level that does not exist is answered with those that do."""
+    """The error about an unknown level lists those that exist."""
     with pytest.raises(UsageError, match="choose from global, cell_type, experiment, plate, site"):
         Catalog.read(kaggle).group_keys("well")
 

@@ -24,7 +24,7 @@ def test_canonical_columns_and_their_types(kaggle):
 
 
 def test_values_of_a_row(kaggle):
-    """Cell type, labels and well types come out of the CSV files as they should."""
+    """Cell types, labels and well types follow from the CSV files."""
     table = Catalog.read(kaggle).table.drop_duplicates("well_id").set_index("well_id")
     assert table["cell_type"].tolist() == ["RPE"] * 3 + ["U2OS"] * 2 + ["RPE"]
     assert table["sirna_id"].tolist() == [1138, 5, 6, 9, 1110, -1]
@@ -32,7 +32,7 @@ def test_values_of_a_row(kaggle):
 
 
 def test_labels_and_codes(kaggle):
-    """Codes are int64 arrays whose names are in the categories."""
+    """Codes are int64 arrays of positions in the categories."""
     catalog = Catalog.read(kaggle)
     codes = catalog.codes()
     assert list(codes) == ["site_index", "experiment", "plate", "well", "site", "cell_type", "well_type"]
@@ -54,7 +54,7 @@ def test_groups_are_connected_components(tmp_path):
 
 
 def test_controls_do_not_join_groups(tmp_path):
-    """Controls are on every plate, so they say nothing of its group."""
+    """Controls are on every plate, so they don't connect groups."""
     kinds = ["treatment", "positive_control"] * 2
     sites = screen(
         plate=[1, 1, 2, 2], well=["a", "b", "a", "b"], site=None, experiment=["A"] * 4, sirna_id=[7, 0, 3, 0]

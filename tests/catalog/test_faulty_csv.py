@@ -16,7 +16,7 @@ from rxrx_fast.errors import DataError
 @pytest.mark.parametrize("column", ["experiment", "plate", "well"])
 @pytest.mark.parametrize("value", ["../x", "/etc/passwd", "a/b", "..", ".", "a\\b", "C:x", ""])
 def test_values_that_would_leave_the_root(tmp_path, column, value):
-    """A value that is no plain part of a path is refused, with its line."""
+    """A value that is not a plain part of a path is refused, with its line."""
     cells = {"experiment": "RPE-01", "plate": "1", "well": "B04"} | {column: value}
     text = message(kaggle_root(tmp_path, f"a,RPE-01,1,B03,1\nb,{','.join(cells.values())},2\n"))
     assert f"train.csv line 3: {column} {value!r}" in text
@@ -51,7 +51,7 @@ def test_nul_is_refused_with_its_line(tmp_path):
 
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
-    """Blank lines are no rows, but they count."""
+    """Blank lines are not rows, but they count as lines."""
     root = kaggle_root(tmp_path, "a,RPE-01,1,B03,1\n\n\nb,RPE-01,1,../x,2\n")
     assert "train.csv line 5" in message(root)
 

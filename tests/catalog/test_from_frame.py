@@ -54,14 +54,14 @@ def test_from_frame_reads_labels(tmp_path):
 
 
 def test_from_frame_takes_numbers_for_names(tmp_path):
-    """An experiment or a well that is a number becomes its text."""
+    """Numbers in the columns experiment and well become text."""
     catalog = Catalog.from_frame(screen(experiment=[20, 20], well=[7, 8]), root=tmp_path)
     assert catalog.table["site_id"].tolist() == ["20_1_7_1", "20_1_8_2"]
     assert catalog.categories["experiment"] == ["20"]
 
 
 def test_from_frame_takes_a_catalogs_table(kaggle):
-    """A table that a catalog gave makes the same catalog again."""
+    """The table of a catalog makes the same catalog again."""
     catalog = Catalog.read(kaggle)
     again = Catalog.from_frame(catalog.table, catalog.layout.path, root=kaggle)
     pd.testing.assert_frame_equal(again.table, catalog.table, check_categorical=False)
@@ -88,13 +88,13 @@ def test_from_frame_takes_a_catalogs_table(kaggle):
     ],
 )
 def test_faulty_templates(tmp_path, path, what):
-    """A template that leaves the root, or is none, is a mistake in the call."""
+    """A faulty template, or one that leaves the root, raises UsageError."""
     with pytest.raises(UsageError, match=re.escape(what)):
         Catalog.from_frame(screen(), path, root=tmp_path)
 
 
 def test_a_format_cannot_climb_out_of_the_root(tmp_path):
-    """Two harmless values that a format cuts down to two dots are refused."""
+    """Two harmless values that a format truncates to two dots are refused."""
     sites = screen(a=[".x", ".y"], b=[".x", ".y"])
     with pytest.raises(UsageError, match="leave the root"):
         Catalog.from_frame(sites, "{a:.1}{b:.1}/{site}.tif", root=tmp_path)
@@ -135,7 +135,7 @@ def test_two_sites_cannot_share_a_file(tmp_path):
 
 
 def test_a_frame_without_rows_or_root(tmp_path):
-    """No rows, or a folder that does not exist, is told in one line."""
+    """A frame without rows and a missing folder are refused."""
     with pytest.raises(DataError, match="no rows"):
         Catalog.from_frame(screen().iloc[:0], root=tmp_path)
     with pytest.raises(DataError, match="no such folder"):

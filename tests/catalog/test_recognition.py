@@ -10,7 +10,7 @@ from rxrx_fast.errors import UsageError
 
 
 def test_root_is_missing(tmp_path):
-    """A folder that does not exist is named."""
+    """The message about a missing folder names it."""
     assert message(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: no such folder")
 
 
@@ -23,7 +23,7 @@ def test_root_is_a_file(tmp_path):
 
 
 def test_root_is_empty(tmp_path):
-    """An empty folder is called empty."""
+    """The message about an empty folder says that it is empty."""
     assert "the folder is empty" in message(tmp_path)
 
 
@@ -44,6 +44,6 @@ def test_near_misses_get_a_hint(tmp_path, below):
 
 @pytest.mark.parametrize("root", ["s3://bucket/rxrx1", "gs://bucket", "", "a\0b"])
 def test_roots_that_are_no_local_path(root):
-    """A URL or an impossible path is a mistake in the call, told in one line."""
+    """A URL or an impossible path raises UsageError, in one line."""
     with pytest.raises(UsageError, match=r"local folder|path of a folder"):
         Catalog.read(root)

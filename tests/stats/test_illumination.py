@@ -1,4 +1,4 @@
-"""Illumination: a field that was put in is found again and divided out."""
+"""Illumination: a known field is estimated from the images and divided out."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_blocks_are_few_and_a_dark_plate_is_left_alone():
 
 
 def test_the_loaders_pixels_are_corrected(copy, tmp_path):
-    """A lamp drawn over every file is gone from the mean of the finished images, and was there without correction."""
+    """Uneven illumination drawn over all files is gone from the mean of corrected images, and visible without."""
     from PIL import Image
 
     catalog = rx.Catalog.read(copy)

@@ -1,4 +1,4 @@
-"""Statistics: against NumPy on the pixels, in parts and merged, saved and resumed."""
+"""Statistics: compared with NumPy on the pixels; fitted in parts and merged; saved and resumed."""
 
 import os
 import shutil
@@ -86,7 +86,7 @@ def test_parts_merge_to_the_whole(catalog, stats, tmp_path):
 
 
 def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
-    """Ctrl-C saves what was counted; the next call counts only the rest, and the result is that of one go."""
+    """Ctrl-C saves the counted sites; the next call counts only the rest, with the result of an unbroken fit."""
     path = tmp_path / "stats.npz"
     calls = []
 
@@ -115,7 +115,7 @@ def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
 
 
 def test_the_first_error_is_told(rxrx_root, tmp_path):
-    """A damaged site whose count can't be saved either is the error; what else went wrong is a warning."""
+    """A damaged site is the error raised; that the partial result can't be saved either is a warning."""
     shutil.copytree(rxrx_root, tmp_path / "copy")
     catalog = Catalog.read(tmp_path / "copy")
     with open(catalog.files([3])[0][2], "r+b") as victim:
@@ -127,7 +127,7 @@ def test_the_first_error_is_told(rxrx_root, tmp_path):
 
 
 def test_a_damaged_site_is_named_or_left_out(rxrx_root, tmp_path):
-    """With raise, the file and the reason; with skip, listed, and the rest is counted."""
+    """on_error='raise' names the file and the reason; 'skip' lists the site and counts the rest."""
     root = tmp_path / "copy"
     shutil.copytree(rxrx_root, root)
     catalog = Catalog.read(root)
@@ -143,7 +143,7 @@ def test_a_damaged_site_is_named_or_left_out(rxrx_root, tmp_path):
 
 
 def test_what_is_not_statistics_is_refused(tmp_path, catalog, stats):
-    """A missing file, another file, a pickle, a group that was not counted: one line each."""
+    """A missing file, another file, a pickle, and a group that was not counted are refused, each in one line."""
     with pytest.raises(DataError, match="no such file"):
         PlateStats.load(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("not an archive")
@@ -188,7 +188,7 @@ def test_the_real_image_has_its_published_statistics(real_root):
 
 
 def test_statistics_of_an_older_version_are_fitted_again(copy, monkeypatch):
-    """Beside the data they are made anew, with a word; a file that was named is refused."""
+    """Statistics beside the data are fitted again, with a warning; a file that the user named is refused."""
     catalog = Catalog.read(copy)
     with monkeypatch.context() as older:
         older.setattr(file, "VERSION", 1)

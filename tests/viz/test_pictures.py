@@ -1,4 +1,4 @@
-"""Pictures: they are written, hold what they should, and say in one line why they can't be drawn."""
+"""Pictures: their files, their contents, and one-line errors."""
 
 import shutil
 import subprocess
@@ -56,7 +56,7 @@ def test_a_constant_channel_does_not_divide_by_zero():
 
 
 def test_site(catalog, tmp_path):
-    """The first complete site is drawn by default; another site is another picture."""
+    """By default the first complete site is drawn; another site gives another picture."""
     first = pixels(draw_site(catalog, tmp_path / "first.png"))
     name = catalog.table["site_id"].iat[0]
     np.testing.assert_array_equal(first, pixels(draw_site(catalog, tmp_path / "same.png", site_id=name)))
@@ -93,7 +93,7 @@ def test_plates_before_and_after(catalog, tmp_path):
 
 
 def test_plates_without_saved_statistics_leave_no_file(catalog, rxrx_root, tmp_path):
-    """Statistics that were counted for a picture are of part of the data, so they are not saved beside it."""
+    """Statistics counted for a picture cover part of the data, so they are not saved."""
     before = set(rxrx_root.iterdir())
     pixels(draw_plates(catalog, tmp_path / "a.png", quiet=True))
     assert set(rxrx_root.iterdir()) == before
@@ -122,7 +122,7 @@ def test_wilds_sites_have_three_channels(tmp_path):
 
 
 def test_errors_name_what_is_wrong(catalog, tmp_path):
-    """A wrong name gets the nearest one; a wrong ending the possible ones; a folder that is missing its name."""
+    """Errors tell the closest name for a wrong one, the possible formats, and the folder that is missing."""
     with pytest.raises(UsageError, match="did you mean HUVEC-01_1_B02_2"):
         draw_site(catalog, tmp_path / "a.png", site_id="HUVEC-01-1-B02-2")
     with pytest.raises(UsageError, match=r"\.svg"):
@@ -132,7 +132,7 @@ def test_errors_name_what_is_wrong(catalog, tmp_path):
 
 
 def test_the_table_shows_the_numbers(catalog):
-    """A line a group, with the statistics' means and deviations, and the stains' names."""
+    """The table has a line for each group, with means and standard deviations, and the stains' names."""
     stats = PlateStats.fit(catalog, quiet=True)
     lines = statistics_table(stats, "experiment").splitlines()
     frame = stats.frame("experiment")
@@ -155,13 +155,13 @@ def test_no_global_state_is_touched(catalog, tmp_path):
 
 @pytest.mark.parametrize("name", ["deepnoise-hard", "rcic-first-place"])
 def test_augmented_sites_are_drawn(catalog, tmp_path, name):
-    """A row as it is and five draws, all channels and the composite; the draws differ by seed."""
+    """The picture shows the site as it is and five augmented copies, which differ by seed."""
     paths = [draw_augmented(catalog, tmp_path / f"{seed}.png", name, seed=seed) for seed in (0, 1)]
     first, second = (pixels(path) for path in paths)
     assert first.shape == second.shape
     assert min(first.shape[:2]) > 1000
     height = first.shape[0]
-    # The upper row is the site itself, whatever the seed; headline and all.
+    # The headline and the upper row, the site itself, don't depend on the seed.
     assert (first[: height // 7] == second[: height // 7]).all()
     assert (first[height // 6 :] != second[height // 6 :]).any(-1).mean() > 0.2
     with pytest.raises(UsageError, match="augment='strongest'"):

@@ -32,7 +32,7 @@ def test_kaggle_2023_by_its_names(tmp_path):
 
 
 def test_test_csv_alone_is_2019(tmp_path):
-    """Nothing tells the edition of ``test.csv`` alone, and the missing files are noted."""
+    """A root with ``test.csv`` alone is called 2019, and the missing files are noted."""
     layout, records = read_root(str(write(tmp_path, {"test.csv": "experiment,plate,well\nRPE-08,1,B03\n"})))
     assert layout.name == "kaggle-2019"
     assert sum("is missing" in note for note in records.notes) == 3

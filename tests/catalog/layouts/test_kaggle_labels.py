@@ -25,7 +25,7 @@ def test_labels_of_2023_follow_the_rule():
 
 
 def test_labels_of_2023_are_a_bijection():
-    """1139 names have 1139 labels."""
+    """The 1139 names are distinct."""
     assert len(NAMES) == len(set(NAMES)) == UNTREATED + 1
 
 

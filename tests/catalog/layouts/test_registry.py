@@ -19,7 +19,7 @@ def test_layouts_are_tried_in_a_fixed_order():
 
 
 def test_two_layouts_cannot_share_a_name():
-    """The second one is refused, so that no layout replaces another unseen."""
+    """Registering a second layout of one name raises ValueError."""
     with pytest.raises(ValueError, match="two layouts are called 'wilds'"):
         register(RxrxAi("wilds", "{well}.png"))
     assert [layout.name for layout in registered()].count("wilds") == 1
