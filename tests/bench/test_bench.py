@@ -26,7 +26,8 @@ from rxrx_fast.viz import figure as sheet
 #: torch and DALI are there wherever rxrx_fast is; the other peers are not.
 CONTESTANTS = ["Loader", "DatasetInTorch"]
 CONTESTANTS += [
-    pytest.param(name, marks=() if name.startswith(("torch", "dali")) else pytest.mark.integration) for name in peers.PEERS
+    pytest.param(name, marks=() if name.startswith(("torch", "dali")) else pytest.mark.integration)
+    for name in peers.PEERS
 ]
 
 

@@ -120,6 +120,8 @@ def pytest_terminal_summary(terminalreporter, config):
     if config.getoption("budget") is None:
         return
     kept, whole, left_out = config.stash.get(_CHOICE, (0, 0, []))
-    terminalreporter.section(f"{kept} of {whole} long tests, BUDGET={config.option.budget:g}s SEED={config.option.seed}")
+    terminalreporter.section(
+        f"{kept} of {whole} long tests, BUDGET={config.option.budget:g}s SEED={config.option.seed}"
+    )
     for name in left_out:
         terminalreporter.line(f"left out: {name}")
