@@ -46,7 +46,7 @@ TEST = [
 setup(
     name="rxrx-fast",
     version="0.1.0",
-    description="RxRx1 at the speed of the model: DALI decoding, one-pass Numba and CUDA kernels, a thin PyTorch iterator",
+    description="RxRx1 at the speed of the model: DALI decoding, Numba and CUDA kernels, a thin PyTorch iterator",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -191,7 +191,9 @@ def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
     assert json.loads((out / "results.json").read_text())["rows"]["tvn"] == results["rows"]["tvn"]
 
 
-@pytest.mark.parametrize("installed", [pytest.param(True, marks=pytest.mark.integration), False])
+@pytest.mark.parametrize(
+    "installed", [pytest.param(True, marks=[pytest.mark.integration, pytest.mark.slow(35)]), False]
+)
 def test_embeddings_are_laid_out_in_a_plane(monkeypatch, screen_like, tmp_path, installed):
     """By UMAP where it is installed, the same each time, and by principal components where it is not: siRNAs apart."""
     signal, _, table = screen_like
