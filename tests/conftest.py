@@ -12,11 +12,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from loading import REAL
 
-pytest_plugins = ["long_tests"]
-
 # A busy machine is no fault of a test: only wrong answers fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+pytest_plugins = ["long_tests"]
 
 
 def pytest_collection_modifyitems(items):
