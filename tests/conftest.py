@@ -19,6 +19,8 @@ pytest.register_assert_rewrite("conformance")
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
+pytest_plugins = ["long_tests"]
+
 
 def pytest_collection_modifyitems(items):
     """Skip, with the reason, what this machine can't run."""

@@ -75,7 +75,8 @@ def test_pairs_are_those_of_any_number_of_ranks(rxrx_root, stats):
     halves = [
         list(rx.DataLoader(dataset, 4, True, seed=3, rank=r, world_size=2, device="cpu", num_threads=1)) for r in (0, 1)
     ]
-    for (images, labels, _), first, second in zip(whole, *halves):
+    assert whole
+    for (images, labels, _), first, second in zip(whole, *halves, strict=True):
         assert torch.equal(images, torch.cat([first[0], second[0]]))
         assert torch.equal(labels, torch.cat([first[1], second[1]]))
 

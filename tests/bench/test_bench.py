@@ -23,7 +23,12 @@ from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.stats import PlateStats
 from rxrx_fast.viz import figure as sheet
 
-CONTESTANTS = ["Loader", "DatasetInTorch", *peers.PEERS]
+#: torch and DALI are there wherever rxrx_fast is; the other peers are not.
+CONTESTANTS = ["Loader", "DatasetInTorch"]
+CONTESTANTS += [
+    pytest.param(name, marks=() if name.startswith(("torch", "dali")) else pytest.mark.integration)
+    for name in peers.PEERS
+]
 
 
 def contestant(name):

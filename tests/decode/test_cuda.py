@@ -230,12 +230,14 @@ def simulate(name):
     assert run.stdout == "simulated\n"
 
 
+@pytest.mark.slow(14)
 @needs_numba_cuda
 def test_the_decoder_itself_on_the_simulator():
     """Tables, statuses, both inflates and mending: the real PngLauncher, with the kernels on the simulator."""
     simulate("gpu_simulated.py")
 
 
+@pytest.mark.slow(15)
 @needs_numba_cuda
 def test_batches_are_finished_as_on_the_cpu_on_the_simulator():
     """The real CudaDevice: every preset, views, mixing, dtypes and 16 bits give CpuDevice's bits and strides."""

@@ -23,6 +23,7 @@ def settings(rxrx_root, stats, tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.slow(13)
 def test_rows_differ_in_one_thing(settings, monkeypatch):
     """Second stages all start from the same weights; without a teacher its loss is logged and not added, and labels
     are guessed in the last row alone. A finished run gives its figures again, and trains nothing.

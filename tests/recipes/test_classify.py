@@ -148,6 +148,7 @@ def test_the_command_trains(settings, capsys):
     assert "'resnet51' must be one of small, " in capsys.readouterr().err
 
 
+@pytest.mark.slow(15)
 def test_two_processes_take_the_steps_of_one(settings, tmp_path):
     """Torchrun with two processes on gloo: the losses and the figures of one process with the same global batch."""
     settings = replace(settings, norm="group")
@@ -170,6 +171,7 @@ def test_two_processes_take_the_steps_of_one(settings, tmp_path):
     assert figures(together)["test"]["site"] == figures(alone)["test"]["site"]
 
 
+@pytest.mark.slow(8)
 @pytest.mark.real
 def test_the_chain_runs_on_real_files(settings, real_root, tmp_path, capsys):
     """Real files are trained on and predicted without an error; all are of untreated wells, so no more is said."""

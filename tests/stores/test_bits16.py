@@ -114,7 +114,9 @@ def test_normalised_pixels_are_those_of_float64(tiffs, stats, level):
     pixels = truth().astype(np.float64)
     groups = {"none": None, "global": np.zeros(24, int), "plate": np.repeat([0, 1], 12), "site": np.arange(24)}[level]
     dataset = rx.Dataset(tiffs, stats=stats, normalize=level)
-    for images, _, meta in rx.DataLoader(dataset, batch_size=9, num_threads=2):
+    batches = list(rx.DataLoader(dataset, batch_size=9, num_threads=2))
+    assert sum(len(images) for images, _, _ in batches) == 24
+    for images, _, meta in batches:
         for image, i in zip(images, meta["site_index"].tolist()):
             mean, std = np.zeros((CHANNELS, 1, 1)), np.ones((CHANNELS, 1, 1))
             if groups is not None:
@@ -132,7 +134,9 @@ def test_smaller_types_are_float32_rounded_once(tiffs, stats, dtype):
     rounded = rx.Dataset(tiffs, stats=stats, augment=policy, size=(32, 48), dtype=dtype)
     for channels_last in (False, True):
         loaders = (rx.DataLoader(d, batch_size=8, channels_last=channels_last, seed=0) for d in (exact, rounded))
-        for (a, _, _), (b, _, _) in zip(*loaders):
+        pairs = [(a, b) for (a, _, _), (b, _, _) in zip(*loaders, strict=True)]
+        assert len(pairs) == 3
+        for a, b in pairs:
             assert torch.equal(a.to(getattr(torch, dtype)), b)
     assert torch.equal(exact[3][0].to(getattr(torch, dtype)), rounded[3][0])
 

@@ -75,6 +75,7 @@ print("simulated")
 """
 
 
+@pytest.mark.slow(15)
 @needs_numba_cuda
 def test_launchers_on_the_simulator():
     """Bit-equal to the CPU kernels for all geometries, both memory formats, raw and normalised; counts add up."""

@@ -121,6 +121,7 @@ print("simulated")
 """
 
 
+@pytest.mark.slow(20)
 @needs_numba_cuda
 def test_launcher_on_the_simulator():
     """Bit-equal to the CPU kernel: maps of every kind, every operation, every dtype, both memory formats."""

@@ -154,6 +154,7 @@ def test_what_does_not_fit_is_refused(shape, out, code, rows):
         fuse_site(np.zeros(shape, np.uint16), np.zeros(shape, np.float32), 0, row[:2], row[:2])
 
 
+@pytest.mark.slow(9)
 def test_a_second_process_compiles_nothing():
     """What one process has compiled, the next one loads: Numba stores nothing more, for any output and layout."""
     script = """

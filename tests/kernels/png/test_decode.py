@@ -294,7 +294,7 @@ def paired_scratch():
     return scratch
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow(3)) for seed in range(2, 12))])
 def test_mutated_files(seed):
     """A damaged file is refused, or its picture is what zlib and the plain loop make of it; never anything else."""
     source, decoded, scratch = mutants(seed), 0, paired_scratch() if seed else None
@@ -403,6 +403,7 @@ def test_a_missing_libdeflate_is_said(monkeypatch):
     assert inflate.available()
 
 
+@pytest.mark.slow(30)
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="is the run with bounds checking itself")
 def test_with_bounds_checking(tmp_path):
     """The tests of this room once more, with every index of compiled code checked (addresses are not: see cliffs)."""
