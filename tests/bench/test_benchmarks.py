@@ -93,7 +93,7 @@ def check_reading(folder, printed):
         assert row["bound"]
         assert row["bound"] in printed
     cases = [(row["loader"], row["cache"]) for row in result["epochs"]]
-    assert sorted(cases) == sorted((n, c) for n in ("asks ahead", "does not ask") for c in ("warm", "cold"))
+    assert sorted(cases) == sorted((n, c) for n in ("readahead", "no readahead") for c in ("warm", "cold"))
     for row in result["epochs"]:
         check_rate(row["sites_per_s"])
         assert row["resident_before"] == 1 or row["cache"] == "cold"
