@@ -118,7 +118,7 @@ def test_an_unknown_filter_is_an_error(row):
     """A filter byte above 4 is refused wherever it is."""
     rows = filtered(random_pixels((131, 9), np.uint8, 0), 4)
     rows[row, 0] = 5
-    with pytest.raises(ValueError, match="no known filter"):
+    with pytest.raises(ValueError, match="unknown filter"):
         unfilter(padded(rows), np.empty((131, 9), np.uint8))
 
 
