@@ -22,8 +22,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
-    "BLOCK_BYTES",
     "BLOCKS",
+    "BLOCK_BYTES",
     "VECTOR_BYTES",
     "add",
     "average",
@@ -226,8 +226,8 @@ def transpose(
 ) -> Intrinsic:
     """Transpose eight tiles of 16 x 16 bytes.
 
-    Tile b begins at ``source + b * block`` and its rows are ``pitch`` bytes apart; at the target likewise. It takes four
-    rounds that interleave row i with row i + 8. Each round moves one bit of the index from the row to the column.
+    Tile b begins at ``source + b * block`` and its rows are ``pitch`` bytes apart; at the target likewise. Four rounds
+    interleave row i with row i + 8. Each round moves one bit of the index from the row to the column.
     """
     first = [
         element

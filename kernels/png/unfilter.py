@@ -112,9 +112,7 @@ def _aligned_zeros(rows: int, columns: int) -> np.ndarray:
 def _walk(row_bytes: int, pixel_bytes: int) -> int:
     """Count a band's diagonals until its last row is through, in whole tiles."""
     return (
-        (row_bytes + (simd.BLOCK_BYTES - 1) * pixel_bytes + simd.BLOCK_BYTES - 1)
-        // simd.BLOCK_BYTES
-        * simd.BLOCK_BYTES
+        (row_bytes + (simd.BLOCK_BYTES - 1) * pixel_bytes + simd.BLOCK_BYTES - 1) // simd.BLOCK_BYTES * simd.BLOCK_BYTES
     )
 
 
