@@ -1,9 +1,9 @@
 """Undo the row filters of a PNG, many rows at a time.
 
 A filtered byte needs its left, upper and upper-left neighbours to be undone first (PNG specification, 3rd edition,
-section 9). So neither a row nor a column can be done at once, but an anti-diagonal can: byte ``t - r`` of row ``r``, for
-all rows ``r`` of a band, needs bytes ``t - 1 - r`` of rows ``r`` and ``r - 1``, which lie on earlier diagonals. Each
-element of a SIMD vector is one row, and every diagonal moves all elements one byte to the right::
+section 9). So neither a row nor a column can be done at once, but an anti-diagonal can: byte ``t - r`` of row ``r``,
+for all rows ``r`` of a band, needs bytes ``t - 1 - r`` of rows ``r`` and ``r - 1``, which lie on earlier diagonals.
+Each element of a SIMD vector is one row, and every diagonal moves all elements one byte to the right::
 
     row 0   . . . . . 5 . .          element 0 on diagonal 5: byte 5 of row 0
     row 1   . . . . 5 . . .          element 1 on diagonal 5: byte 4 of row 1
@@ -12,9 +12,9 @@ element of a SIMD vector is one row, and every diagonal moves all elements one b
 The left neighbour is the element's own last result. The upper one is the last result of the element above (the vector
 moved by one element). The upper-left one is the upper one of the diagonal before. All three stay in registers.
 
-A band has 16 rows, because every machine moves and transposes 16 bytes in one instruction. On one diagonal, a band waits
-for about nine dependent instructions, while the processor could run four at a time. So eight bands are done side by
-side. Each is :func:`_lag` diagonals behind the band above it, so the row that it needs is ready. A group of 128 rows
+A band has 16 rows, because every machine moves and transposes 16 bytes in one instruction. On one diagonal, a band
+waits for about nine dependent instructions, while the processor could run four at a time. So eight bands are done side
+by side. Each is :func:`_lag` diagonals behind the band above it, so the row that it needs is ready. A group of 128 rows
 takes three passes through two buffers that stay in the cache::
 
     filtered --copy--> strip --transpose--> diagonals --undo in place--> diagonals --transpose--> strip --copy--> out

@@ -9,7 +9,7 @@ from numba import config, cuda
 from png_writer import container, encoded, filtered, image_header
 from rxrx_kernels.cuda import deflate as cuda_inflate
 from rxrx_kernels.cuda import png as cuda_png
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.png import status as png_status
 from rxrx_kernels.png import gather as png_gather
 
 rng = np.random.default_rng(0)
@@ -96,10 +96,10 @@ def damage():
         if whole and len(wanted) == size:
             assert status[k] == 0 and out[k].tobytes() == wanted, k
         elif whole:
-            assert status[k] == (png_decode.SHORT if len(wanted) < size else png_decode.LONG), (k, status[k])
+            assert status[k] == (png_status.SHORT if len(wanted) < size else png_status.LONG), (k, status[k])
         else:
             # What zlib can't finish has no end, or runs over its room on the way there.
-            assert status[k] in (png_decode.STREAM, png_decode.LONG), (k, status[k])
+            assert status[k] in (png_status.STREAM, png_status.LONG), (k, status[k])
         assert 0 <= decoded[k] <= size
     # A stream that was refused before is left alone.
     out = cuda.to_device(np.full((1, size), 7, np.uint8))
@@ -118,9 +118,9 @@ def adler():
         sums = np.array([zlib.adler32(row[:size].tobytes()) for row in data], np.uint32)
         sums[2] ^= 1 << 16
         sums[3] ^= 1
-        status = cuda.to_device(np.array([0, 0, 0, png_decode.FILTER], np.int32))
+        status = cuda.to_device(np.array([0, 0, 0, png_status.FILTER], np.int32))
         cuda_png.check_adler_batch(cuda.to_device(data), size, cuda.to_device(sums), status)
-        assert status.copy_to_host().tolist() == [0, 0, png_decode.STREAM, png_decode.FILTER]
+        assert status.copy_to_host().tolist() == [0, 0, png_status.STREAM, png_status.FILTER]
 
 
 def filters(dtype, shapes):
@@ -135,13 +135,13 @@ def filters(dtype, shapes):
         bad = len(planes) - 1
         if bad:
             data[bad, (height - 1) * (1 + width * pixels.itemsize)] = 5
-            status[0] = png_decode.STREAM
+            status[0] = png_status.STREAM
         out, statuses = cuda.to_device(np.full_like(pixels, 99)), cuda.to_device(status)
         cuda_png.unfilter_batch(cuda.to_device(data), out, statuses)
         out = out.copy_to_host().reshape(planes.shape)
         wanted = status.tolist()
         if bad:
-            wanted[bad] = png_decode.FILTER
+            wanted[bad] = png_status.FILTER
             assert (out[0] == 99).all(), "a plane of a stream that was refused is written"
         assert statuses.copy_to_host().tolist() == wanted
         good = slice(1, bad) if bad else slice(None)
@@ -185,7 +185,7 @@ def whole():
     stream[-1] ^= 1
     files.append(container(image_header(*shape), bytes(stream)))
     out, status = decode(files, shape, np.uint8)
-    assert status.tolist() == [0, 0, 0, png_decode.STREAM]
+    assert status.tolist() == [0, 0, 0, png_status.STREAM]
     np.testing.assert_array_equal(out[:3], pixels)
 
 

@@ -16,7 +16,7 @@ from png_writer import container, encoded, filtered, image_header
 from rxrx_kernels.cuda import deflate as cuda_inflate
 from rxrx_kernels.cuda import nvcomp
 from rxrx_kernels.cuda import png as cuda_png
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.png import status as png_status
 
 from rxrx_fast.decode import cuda as gpu_decode
 from rxrx_fast.runtime.buffers import Buffers
@@ -106,7 +106,7 @@ def main():
             decoder = gpu_decode.GpuDecoder(0, 1, (9, 11), 2, Buffers(2), batch=3, inflate=inflate)
             packed = decoder.pack(files, pool)
             launch = decoder.launch(torch.from_numpy(packed.buffer), packed)
-            assert launch.status.tolist() == [0, 0, png_decode.CONTAINER, 0, 0, png_decode.STREAM], launch.status
+            assert launch.status.tolist() == [0, 0, png_status.CONTAINER, 0, 0, png_status.STREAM], launch.status
             assert decoder.settle(launch) == [1, 2]
             found = launch.stack.numpy()
             assert (found[0] == pixels[0]).all() and (found[1, 1] == pixels[1, 1]).all(), inflate

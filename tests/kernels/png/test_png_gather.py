@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from png_writer import SIGNATURE, chunk, container, encoded, filtered, image_header
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.png import status as png_status
 from rxrx_kernels.png import files as png
 from rxrx_kernels.png import gather as png_gather
 from rxrx_kernels.png.gather import ALIGNMENT
@@ -66,12 +66,12 @@ def test_streams_do_not_overlap():
 @pytest.mark.parametrize(
     ("stream", "status"),
     [
-        (b"", png_decode.CONTAINER),
-        (b"\x78\xda\x01", png_decode.STREAM),
-        (b"\x79\xda" + bytes(20), png_decode.STREAM),
-        (b"\x78\xdb" + bytes(20), png_decode.STREAM),
-        (b"\x88\x1c" + bytes(20), png_decode.STREAM),
-        (b"\x78\xf9" + bytes(20), png_decode.STREAM),
+        (b"", png_status.CONTAINER),
+        (b"\x78\xda\x01", png_status.STREAM),
+        (b"\x79\xda" + bytes(20), png_status.STREAM),
+        (b"\x78\xdb" + bytes(20), png_status.STREAM),
+        (b"\x88\x1c" + bytes(20), png_status.STREAM),
+        (b"\x78\xf9" + bytes(20), png_status.STREAM),
     ],
 )
 def test_what_is_no_zlib_stream_is_refused(stream, status):
@@ -118,7 +118,7 @@ def test_any_flipped_byte_is_found_or_harmless():
         found, out = gather([bytes(changed)], (8, 9))
         assert found.status[0] != 0 or raw((found, out), 0) == wanted, place
     for size in range(len(good)):
-        assert gather([good[:size]], (8, 9))[0].status[0] == png_decode.CONTAINER
+        assert gather([good[:size]], (8, 9))[0].status[0] == png_status.CONTAINER
 
 
 def test_lengths_of_chunks_are_not_trusted():
@@ -126,7 +126,7 @@ def test_lengths_of_chunks_are_not_trusted():
     good = bytearray(encoded(NOISE))
     for claimed in (2**31 - 1, 2**32 - 1, len(good), len(good) + 1):
         struct.pack_into(">I", good, 33, claimed)
-        assert gather([bytes(good)])[0].status.tolist() == [png_decode.CONTAINER]
+        assert gather([bytes(good)])[0].status.tolist() == [png_status.CONTAINER]
 
 
 def test_threads_gather_side_by_side():
