@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from rxrx_kernels.deflate import huffman, libdeflate
@@ -31,7 +33,8 @@ from rxrx_kernels.raw_memory import load8, load32, load64, store8, store64
 
 __all__ = ["move_to_tail", "next_block"]
 
-_u = np.uint64
+# Any: mypy would tell NumPy's 64-bit integers and plain int apart, which are one in compiled code.
+_u: Any = np.uint64
 
 _DISTANCE_TABLE, _LENGTHS = _u(huffman.DISTANCE_TABLE), _u(huffman.LENGTHS)
 _PRECODE_MASK = _u((1 << huffman.PRECODE_BITS) - 1)
@@ -151,6 +154,8 @@ def _fixed_lengths(memory: int) -> tuple[int, int]:
 def _dynamic_lengths(state: np.ndarray, memory: int) -> tuple[int, int]:
     """Read a block's code lengths (section 3.2.7): how many of both kinds, or (0, 0) if they are not valid."""
     at, bits, count = refilled(state[NEXT], state[BITS], state[BIT_COUNT])
+    literals: Any
+    distances: Any
     literals = np.int64(bits & _u(31)) + 257
     distances = np.int64((bits >> _u(5)) & _u(31)) + 1
     codes = np.int64((bits >> _u(10)) & _u(15)) + 4

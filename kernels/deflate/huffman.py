@@ -22,6 +22,8 @@ end of the block, a second table (its position is in bits 32-47), or no code. "S
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from rxrx_kernels.raw_memory import load8, load64, store64
@@ -44,7 +46,8 @@ __all__ = [
     "build_precode",
 ]
 
-_u = np.uint64
+# Any: mypy would tell NumPy's 64-bit integers and plain int apart, which are one in compiled code.
+_u: Any = np.uint64
 
 #: Index bits of the first tables. Larger tables hold more symbols per entry, but fill the first-level cache.
 LITERALS, DISTANCES, PRECODE_BITS = 10, 8, 7
@@ -106,7 +109,7 @@ def _build(lengths: int, counts: int, count: int, index_bits: int, table: int, s
         store64(at, load64(at) + _u(1))
     used = count - np.int64(load64(of_length))
     store64(of_length, _u(0))
-    left = np.int64(1)
+    left: Any = 1
     for length in range(1, _LONGEST + 1):
         left = 2 * left - np.int64(load64(of_length + _u(8 * length)))
         if left < 0:
@@ -116,7 +119,7 @@ def _build(lengths: int, counts: int, count: int, index_bits: int, table: int, s
     for i in range(1 << index_bits):
         store64(table + _u(8 * i), _BAD_ENTRY)
     # The first code of each length, its first bit lowest, as in the stream.
-    code = np.int64(0)
+    code: Any = 0
     for length in range(1, _LONGEST + 1):
         code = (code + np.int64(load64(of_length + _u(8 * length - 8)))) << 1
         reverse = 0
@@ -197,7 +200,7 @@ def build_literals(memory: int, count: int) -> tuple[bool, int]:
     if not _build(lengths, counts, count, LITERALS, memory, _LITERAL_SYMBOLS, _LITERAL_BIT):
         return False, 0
     _join(memory)
-    share = np.int64(0)
+    share: Any = 0
     for symbol in range(256):
         length = np.int64(load8(lengths + _u(symbol)))
         share += (1 << (_LONGEST - length)) if length else 0

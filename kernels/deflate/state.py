@@ -6,6 +6,8 @@ interpreter, can hold them in one array. The constants below are the fields' ind
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from rxrx_kernels.deflate import huffman
@@ -45,7 +47,8 @@ __all__ = [
     "workspace",
 ]
 
-_u = np.uint64
+# Any: mypy would tell NumPy's 64-bit integers and plain int apart, which are one in compiled code.
+_u: Any = np.uint64
 
 #: Bytes behind a target that may be written: 15 literals, a match of 258, the rest of its last 32 bytes; rounded up.
 ROOM = 320

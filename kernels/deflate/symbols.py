@@ -9,6 +9,8 @@ symbol. So a symbol is decoded without a branch on its kind: a literal is a matc
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from rxrx_kernels.deflate import huffman
@@ -35,7 +37,8 @@ from rxrx_kernels.raw_memory import copy32, load8, load64, store8, store32, stor
 
 __all__ = ["run"]
 
-_u = np.uint64
+# Any: mypy would tell NumPy's 64-bit integers and plain int apart, which are one in compiled code.
+_u: Any = np.uint64
 
 _LITERAL_MASK, _DISTANCE_MASK = _u((1 << huffman.LITERALS) - 1), _u((1 << huffman.DISTANCES) - 1)
 _LITERAL_REST = _u((1 << (15 - huffman.LITERALS)) - 1)

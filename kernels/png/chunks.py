@@ -34,7 +34,7 @@ def pointer(typing: Any, address: int) -> tuple[Any, Callable]:
 
 
 @njit(nogil=True, cache=True)
-def word(data: np.ndarray, at: int) -> int:
+def word(data: np.ndarray, at: int) -> np.uint32:
     """Read a big-endian uint32 from ``data[at:]``."""
     high = (np.uint32(data[at]) << 8) | np.uint32(data[at + 1])
     return (high << 16) | (np.uint32(data[at + 2]) << 8) | np.uint32(data[at + 3])
@@ -78,8 +78,9 @@ def image_data(
         return CONTAINER, False, 0, 0
     if word(data, 8) != 13 or word(data, 12) != _IHDR:
         return CONTAINER, False, 0, 0
-    size: int | np.int64
-    position: int | np.int64
+    start: Any
+    size: Any
+    position: Any
     start, size, pieces, closed = 0, 0, 0, False
     position = 8
     while position + 12 <= data.size:

@@ -59,6 +59,11 @@ class Header(NamedTuple):
         return _CHANNELS[self.color_type]
 
 
+def _view(data: BytesLike) -> memoryview:
+    # NumPy's type hints have the buffer protocol only from Python 3.12 on.
+    return memoryview(data).cast("B")  # type: ignore[arg-type]
+
+
 def header(data: BytesLike) -> Header:
     """Read the header of an encoded PNG.
 
@@ -82,8 +87,9 @@ def header(data: BytesLike) -> Header:
         raise PngError("not a PNG file (its first 8 bytes are not the PNG signature)")
     if len(data) < 33:
         raise PngError(f"truncated: {len(data)} bytes, not even a whole header")
+    view = _view(data)
     length, kind, width, height, depth, color, compression, filtering, interlace = struct.unpack_from(
-        ">I4sIIBBBBB", data, 8
+        ">I4sIIBBBBB", view, 8
     )
     if kind != b"IHDR" or length != 13:
         raise PngError("the first chunk is not a header (IHDR)")
@@ -110,7 +116,7 @@ def verify(data: BytesLike) -> Header:
         If the file is truncated, a CRC-32 is wrong, or image data or IEND is missing.
     """
     result = header(data)
-    view = memoryview(data).cast("B")
+    view = _view(data)
     position, end, image_data = 8, len(view), 0
     while position + 12 <= end:
         length, kind = struct.unpack_from(">I4s", view, position)

@@ -138,7 +138,7 @@ def _read_masks(filtered: np.ndarray, first: int, rows: int, row_bytes: int, mas
 
 
 @njit(nogil=True, inline="always")
-def _paeth_step(at, back, above, out, corner):  # type: ignore[no-untyped-def]  # vectors have no type in Python
+def _paeth_step(at, back, above, out, corner):
     """Undo one diagonal of Paeth rows at ``at``: (results, upper neighbours).
 
     ``above`` is the byte above the first row, and ``back`` bytes before ``at`` lie the rows above the other bands.
@@ -150,7 +150,7 @@ def _paeth_step(at, back, above, out, corner):  # type: ignore[no-untyped-def]  
 
 
 @njit(nogil=True, inline="always")
-def _any_step(at, back, above, out, corner, use_left, use_up, use_corner, use_average):  # type: ignore[no-untyped-def]
+def _any_step(at, back, above, out, corner, use_left, use_up, use_corner, use_average):
     """Undo one diagonal of rows of any filter; the masks say what each uses."""
     up = simd.shift_elements(simd.load_above(above - _LAST, at - back), out)
     left, masked = simd.bitwise_and(out, use_left), simd.bitwise_and(up, use_up)
