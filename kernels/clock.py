@@ -1,9 +1,11 @@
-"""The system's clock, for compiled code: reading Python's would need the interpreter."""
+"""The system's clock for compiled code, which cannot call Python's without the interpreter."""
 
 from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -16,16 +18,22 @@ _MONOTONIC = time.CLOCK_MONOTONIC
 
 
 def address() -> int:
-    """Address of C's ``clock_gettime``, which the kernel takes as an argument (a global would defeat its cache)."""
-    return ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value
+    """Return the address of C's ``clock_gettime``.
+
+    Kernels take it as an argument: an address in a global would be compiled in, and defeat Numba's cache.
+    """
+    return ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value or 0
 
 
 @intrinsic
-def nanoseconds(typing, function):
-    """Nanoseconds of the clock that only runs forward, int64; reading it takes about 30."""
+def nanoseconds(typing: Any, function: int) -> tuple[Any, Callable]:
+    """Read the monotonic clock, in nanoseconds as int64. One reading takes about 30 ns.
 
-    def generate(context, builder, signature, arguments):
-        # A timespec: seconds and nanoseconds, each of 64 bits on every 64-bit system.
+    ``function`` is :func:`address`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # struct timespec: seconds and nanoseconds, 64 bits each on every 64-bit system.
         with builder.goto_entry_block():
             time_ = builder.alloca(ir.ArrayType(_WORD, 2))
         kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32), time_.type]).as_pointer()

@@ -1,52 +1,56 @@
 """Inflate raw deflate streams on a GPU (RFC 1951): one warp a stream, thousands of streams side by side.
 
-**How.** A deflate stream is decoded one symbol after the other, so a stream can't be spread over threads. All 32 lanes
-of its warp decode it together, each the same symbols in the same registers, which costs no more than one lane doing it
-and needs no exchange. They part only where there is something to share out: building a block's tables (each lane looks
-up every 32nd entry, by walking the canonical code), copying a match (each lane a byte), and keeping literals (lane k
-the one that goes to a place of remainder k), so that up to 32 of them leave in one store: a store a byte would keep the
-second-level cache busier than anything else does.
+**How.** The symbols of a deflate stream must be decoded one after the other, so threads can't share a stream. All 32
+lanes of the stream's warp decode every symbol, in the same registers. That costs no more than one lane doing it, and
+the lanes exchange nothing. They divide the work in three places:
 
-**Safe with any input.** A damaged stream, or one written to do harm, ends with a status. Every step takes at least a
-bit, bits beyond the stream's end are zeros that are counted, and a symbol, a distance and a length are checked before
-they are used: nothing is read but the stream's own 32-bit words and the output's written part, nothing written but the
-output's room. So one bad stream neither touches its neighbours nor stops the CUDA context.
+- Building a block's tables: each lane computes every 32nd entry, by walking the canonical code.
+- Copying a match: each lane copies a byte.
+- Storing literals: lane k keeps the literal whose position is k modulo 32, and one store writes up to 32 of them. A
+  store per byte would load the second-level cache more than anything else does.
 
-**Floor.** A literal is a mask, a look-up in shared memory and a shift of 64 bits, each of which waits for the one
-before: about 29 + 20 cycles on Hopper. 130,000 symbols (a bright RxRx1 channel) x 50 cycles / 1.7 GHz = 3.8 ms a
-stream, as long as no more streams share a scheduler than there is time to wait (about three). 132 multiprocessors x 4
-x 3 = 1,600 streams in those 3.8 ms, which is 110 GB/s decoded. Its 90 KB in and 263 KB out cost 0.2 microseconds of
-the card's bandwidth. This is arithmetic and no measurement: ``make gpu-bench`` measures.
+**Safe with any input.** A damaged or hostile stream ends with a status. Every step takes at least one bit, bits beyond
+the stream's end are zeros and are counted, and each symbol, distance and length is checked before it is used. The
+kernel reads only the stream's own 32-bit words and what it has written, and writes only within the output's room. So a
+bad stream neither touches its neighbours nor ends the CUDA context.
+
+**Floor.** A literal takes a mask, a look-up in shared memory and a 64-bit shift, each dependent on the one before:
+about 29 + 20 cycles on Hopper. A bright RxRx1 channel has 130,000 symbols: x 50 cycles / 1.7 GHz = 3.8 ms per stream,
+as long as at most about three streams share a scheduler. 132 multiprocessors x 4 schedulers x 3 = 1,600 streams in 3.8
+ms are 110 GB/s of decoded data. A stream's 90 KB in and 263 KB out take 0.2 microseconds of the card's bandwidth. These
+numbers are computed; ``make gpu-bench`` measures.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import config, cuda, int32, types, uint32, uint64
 from rxrx_kernels.cuda.arrays import inline, on_device
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.png import status as png_status
 
 __all__ = ["inflate_batch", "ptx"]
 
-LANES = 32
-#: Codes of up to so many bits are looked up; longer ones, which are rare by their making, are walked.
+WARP = 32
+#: Codes of up to so many bits are looked up. Longer ones are rare by construction, and walked bit by bit.
 _FAST_BITS, _FAR_BITS = 10, 9
 _FAST, _FAR = 1 << _FAST_BITS, 1 << _FAR_BITS
 _LITERALS, _DISTANCES = 288, 32
 _SYMBOLS = _LITERALS + _DISTANCES
 _LONGEST = 15
-# Counts of codes by length, 0 to 15, of literals and behind them of distances.
+# Counts of codes by length, 0 to 15: of literals, then of distances.
 _COUNTS = 2 * (_LONGEST + 1)
 _FAR_COUNTS = _LONGEST + 1
 
-_OK, _STREAM, _SHORT, _LONG = (int(s) for s in (png_decode.OK, png_decode.STREAM, png_decode.SHORT, png_decode.LONG))
+_OK, _STREAM, _SHORT, _LONG = png_status.OK, png_status.STREAM, png_status.SHORT, png_status.LONG
 
-#: Order in which the lengths of the code length code come (section 3.2.7).
+#: The order of the code lengths' code lengths (section 3.2.7).
 _ORDER = np.array([16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15], np.uint8)
 
 
 def _refill(words, at, limit, ahead, bits, held):
-    """At least 32 bits in hand. ``ahead`` is the word that comes next, fetched one turn before it is needed."""
+    """Fill the bit buffer to at least 32 bits. ``ahead`` is the next word, loaded one call before it is needed."""
     if held < 32:
         bits = bits | (uint64(ahead) << uint64(held))
         held = int32(held + 32)
@@ -58,7 +62,7 @@ def _refill(words, at, limit, ahead, bits, held):
 def _walk(bits, longest, counts, symbols, count_at, symbol_at):
     """Decode one canonical code bit by bit: symbol * 16 + length, or 0 if it is no code of up to ``longest`` bits.
 
-    The codes of a length are consecutive numbers, so a code is known by how many there are of each length.
+    The codes of a length are consecutive numbers, so the number of codes of each length identifies a code.
     """
     code, first, index = int32(0), int32(0), int32(0)
     for length in range(1, longest + 1):
@@ -74,14 +78,14 @@ def _walk(bits, longest, counts, symbols, count_at, symbol_at):
 
 
 def _make(device, sync):
-    """The kernel; ``device`` makes device functions, ``sync`` lets the lanes of a warp see each other's writes."""
+    """Make the kernel. ``device`` makes device functions, ``sync`` makes a lane's writes visible to its warp."""
     refill, walk = device(_refill), device(_walk)
 
     def sort(lengths, length_at, size, counts, symbols, count_at, symbol_at):
-        """Count the codes of each length and sort the symbols by it: 0 if they make a complete canonical code.
+        """Count the codes of each length and sort the symbols by length.
 
-        1 for an incomplete one of a single bit, or none at all, which zlib takes for literals and distances too; -1 for
-        lengths that make no code.
+        Returns 0 if they make a complete canonical code, 1 for a single code of one bit or none at all, which zlib
+        accepts for literals and distances too, and -1 for lengths that make no code.
         """
         lane = cuda.threadIdx.x
         if lane <= _LONGEST:
@@ -115,14 +119,14 @@ def _make(device, sync):
     sort = device(sort)
 
     def look_up(table, width, counts, symbols, count_at, symbol_at):
-        for i in range(cuda.threadIdx.x, 1 << width, LANES):
+        for i in range(cuda.threadIdx.x, 1 << width, WARP):
             table[i] = walk(uint64(i), width, counts, symbols, count_at, symbol_at)
 
     look_up = device(look_up)
 
     def flush(out, n, start, pos, literal):
-        """Write the literals of places ``start`` to ``pos``, which lie in one stretch of 32."""
-        place = int32(((pos - 1) & -LANES) + cuda.threadIdx.x)
+        """Write the literals at positions ``start`` to ``pos``, which lie in one aligned block of 32."""
+        place = int32(((pos - 1) & -WARP) + cuda.threadIdx.x)
         if start <= place < pos:
             out[n, place] = literal
 
@@ -145,7 +149,7 @@ def _make(device, sync):
         limit = int32(first + (size + 3) // 4)
         at, bits, held, pos = first, uint64(0), int32(0), int32(0)
         ahead = words[at] if at < limit else uint32(0)
-        # Literals up to `kept` are written; the later ones are in the lanes.
+        # Literals before `kept` are written. The lanes hold the later ones.
         literal, kept = int32(0), int32(0)
         last = False
         while not last and state == _OK:
@@ -154,7 +158,7 @@ def _make(device, sync):
             kind = int32((bits >> uint64(1)) & uint64(3))
             bits, held = bits >> uint64(3), int32(held - 3)
             if kind == 0:
-                # Stored: what follows the next byte's edge, to be copied.
+                # A stored block: bytes from the next whole byte on, to be copied.
                 bits, held = bits >> uint64(held & 7), int32(held - (held & 7))
                 at, ahead, bits, held = refill(words, at, limit, ahead, bits, held)
                 length, check = int32(bits & uint64(0xFFFF)), int32((bits >> uint64(16)) & uint64(0xFFFF))
@@ -165,7 +169,7 @@ def _make(device, sync):
                     state = int32(_LONG)
                 else:
                     flush(out, n, kept, pos, literal)
-                    for i in range(lane, length, LANES):
+                    for i in range(lane, length, WARP):
                         byte = source + i
                         out[n, pos + i] = (words[first + (byte >> 2)] >> uint32(8 * (byte & 3))) & 255
                     pos = int32(pos + length)
@@ -180,7 +184,7 @@ def _make(device, sync):
             literals, distances = int32(_LITERALS), int32(_DISTANCES)
             sync()
             if kind == 1:
-                for i in range(lane, _SYMBOLS, LANES):
+                for i in range(lane, _SYMBOLS, WARP):
                     lengths[i] = 8 if i < 144 else 9 if i < 256 else 7 if i < 280 else 8 if i < 288 else 5
             elif kind == 2:
                 at, ahead, bits, held = refill(words, at, limit, ahead, bits, held)
@@ -225,11 +229,11 @@ def _make(device, sync):
                         ):
                             state = int32(_STREAM)
                         else:
-                            for j in range(lane, times, LANES):
+                            for j in range(lane, times, WARP):
                                 lengths[i + j] = value
                             i, previous = int32(i + times), value
                     sync()
-                    # Without a code for its end a block has none.
+                    # A block without a code for its end never ends.
                     if state == _OK and lengths[256] == 0:
                         state = int32(_STREAM)
             else:
@@ -256,10 +260,10 @@ def _make(device, sync):
                     state = int32(_STREAM)
                 elif symbol < 256:
                     if pos < room:
-                        if lane == (pos & (LANES - 1)):
+                        if lane == (pos & (WARP - 1)):
                             literal = symbol
                         pos = int32(pos + 1)
-                        if pos & (LANES - 1) == 0:
+                        if pos & (WARP - 1) == 0:
                             flush(out, n, kept, pos, literal)
                             kept = pos
                     else:
@@ -269,7 +273,7 @@ def _make(device, sync):
                 elif symbol > 285:
                     state = int32(_STREAM)
                 else:
-                    # Lengths and distances are steps that double every four and every two symbols (section 3.2.5).
+                    # Steps of lengths double every four symbols, those of distances every two (section 3.2.5).
                     length, extra = int32(symbol - 254), int32(0)
                     if symbol == 285:
                         length = int32(258)
@@ -299,10 +303,10 @@ def _make(device, sync):
                         sync()
                         source = int32(pos - distance)
                         if distance >= length:
-                            for i in range(lane, length, LANES):
+                            for i in range(lane, length, WARP):
                                 out[n, pos + i] = out[n, source + i]
                         else:
-                            for i in range(lane, length, LANES):
+                            for i in range(lane, length, WARP):
                                 out[n, pos + i] = out[n, source + int32(uint32(i) % uint32(distance))]
                         pos = int32(pos + length)
                         kept = pos
@@ -320,7 +324,7 @@ def _make(device, sync):
 
 
 def _barrier():
-    # One warp is the whole block. The simulator knows no barrier of a warp alone.
+    # A block is one warp. The simulator has no barrier for a warp alone.
     if config.ENABLE_CUDASIM:
         return inline(lambda: cuda.syncthreads())
     return inline(lambda: cuda.syncwarp())
@@ -330,24 +334,31 @@ _source = _make(inline, _barrier())
 _kernel = cuda.jit(_source)
 
 
-def inflate_batch(words, starts, sizes, room: int, out, decoded, status, stream=0) -> None:
-    """Decode N raw deflate streams (no zlib header, no Adler-32); returns at once, the work is queued.
+def inflate_batch(
+    words: Any, starts: Any, sizes: Any, room: int, out: Any, decoded: Any, status: Any, stream: Any = 0
+) -> None:
+    """Decode N raw deflate streams (no zlib header, no Adler-32). Queues the work and returns at once.
 
     Parameters
     ----------
     words : (M,) uint32, on the device
-        The streams, such as :func:`rxrx_kernels.png.gather.gather` lays them out.
+        The streams, as :func:`rxrx_kernels.png.gather.gather` lays them out.
     starts, sizes : (N,) int64, on the device
-        First byte, a multiple of 4, and bytes of each stream. It must lie in ``words``.
+        First byte of each stream, a multiple of 4, and its bytes. Streams must lie within ``words``.
     room : int
         Bytes that each stream decodes to.
     out : (N, P >= room) uint8, on the device, C-contiguous
     decoded : (N,) int64, on the device
-        Receives the bytes that were decoded.
+        Receives the number of decoded bytes.
     status : (N,) int32, on the device
-        A stream of a status other than 0 is left alone. Receives 0, or the statuses of
-        :mod:`rxrx_kernels.png.decode`: STREAM (damaged), SHORT or LONG (ends before, or holds more than, ``room``).
+        Streams with a status other than 0 are skipped. Receives a status of :mod:`rxrx_kernels.png.status`: OK, STREAM
+        (damaged), SHORT or LONG (less or more than ``room`` bytes).
     stream : numba.cuda stream or 0
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or ``room`` is out of range.
     """
     words, starts, sizes, out, decoded, status = map(on_device, (words, starts, sizes, out, decoded, status))
     count = status.shape[0]
@@ -356,11 +367,11 @@ def inflate_batch(words, starts, sizes, room: int, out, decoded, status, stream=
     if not 0 < room < 2**28:
         raise ValueError(f"room={room}: must be 1 to 2^28 - 1 bytes")
     if count:
-        _kernel[count, LANES, stream](words, starts, sizes, room, out, decoded, status)
+        _kernel[count, WARP, stream](words, starts, sizes, room, out, decoded, status)
 
 
 def ptx(compute_capability: tuple[int, int]) -> dict[str, str]:
-    """As :func:`rxrx_kernels.cuda.orient.ptx`."""
+    """Compile to PTX without a GPU, as :func:`rxrx_kernels.cuda.orient.ptx`."""
     longs, numbers = types.Array(types.int64, 1, "C"), types.Array(types.int32, 1, "C")
     words, out = types.Array(types.uint32, 1, "C"), types.Array(types.uint8, 2, "C")
     signature = types.void(words, longs, longs, types.int64, out, longs, numbers)

@@ -1,35 +1,38 @@
-"""Statistics of 16-bit pixels on a GPU: the numbers of :func:`rxrx_kernels.histogram.uint16.histogram16`, all of them whole.
+"""Histograms of 16-bit pixels on a GPU: the integers of :func:`rxrx_kernels.histogram.uint16.histogram16`.
 
-Two launches, because the width of a channel's bins depends on its brightest pixel: the first finds the darkest and the
-brightest, the sum and the sum of squares; the second reads from the first's result how wide the bins are, and counts.
-The host waits for neither. Sums of squares, below 2^63 for 2^31 pixels, are added up as 64-bit integers, so their order
-does not matter.
+The width of a channel's bins depends on its brightest pixel, so there are two launches. The first finds the darkest and
+the brightest pixel, the sum and the sum of squares. The second takes the bins' width from the first one's result, and
+counts. The host waits for neither. Sums of squares are below 2^63 for 2^31 pixels and are added as 64-bit integers, so
+their order does not matter.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import config, cuda, int32, types, uint64
 from rxrx_kernels.cuda.arrays import on_device
 from rxrx_kernels.cuda.orient import check_blocks
-from rxrx_kernels.histogram.uint16 import BINS16, Histogram
+from rxrx_kernels.histogram.bins import Histogram
+from rxrx_kernels.histogram.uint16 import BINS16
 
 __all__ = ["EXTREMES", "as_histogram", "histogram16_batch", "ptx"]
 
-#: What ``extremes`` must hold at first: a darkest and a brightest pixel that any pixel takes the place of.
+#: What ``extremes`` must hold before the launch: a darkest and a brightest pixel that any pixel replaces.
 EXTREMES = (65535, 0)
 
-# The simulator's threads are the system's, and slow to wait for each other.
+# The simulator's threads are the system's, which synchronise slowly.
 _THREADS = 32 if config.ENABLE_CUDASIM else 256
-# Pixels that a block adds up, and that it counts: its 4,096 bins have to be emptied and merged besides.
+# Pixels that a block sums up, and pixels that it counts. Counting also clears and merges 4,096 bins, so it takes more.
 _STRETCH, _COUNT_STRETCH = 16384, 65536
-# Bits of a bin's number.
+# Bits of a bin's index.
 _BITS = 12
 
 
 def _extremes(stack, sums, extremes):
-    """One block adds up a stretch of one channel of one site, and merges it with the channel's."""
-    # One a line: the simulator tells them apart by it.
+    """Sum up a stretch of one channel of one site in a block, and add it to the channel's sums."""
+    # One per line: the simulator tells shared arrays apart by their line.
     totals = cuda.shared.array(_THREADS, types.uint64)
     squares = cuda.shared.array(_THREADS, types.uint64)
     lows = cuda.shared.array(_THREADS, types.int32)
@@ -64,7 +67,7 @@ def _extremes(stack, sums, extremes):
 
 
 def _count(stack, extremes, counts):
-    """One block counts a stretch of one channel in shared memory, then adds its bins to the channel's."""
+    """Count a stretch of one channel in a block's shared memory, and add its bins to the channel's."""
     local = cuda.shared.array(BINS16, types.int32)
     channels, width = stack.shape[1], stack.shape[3]
     b = cuda.blockIdx.y // channels
@@ -89,20 +92,25 @@ def _count(stack, extremes, counts):
 _extremes_kernel, _count_kernel = cuda.jit(_extremes), cuda.jit(_count)
 
 
-def histogram16_batch(stack, counts, sums, extremes, stream=0) -> None:
-    """Count the values of each channel of each site; returns at once, the work is queued.
+def histogram16_batch(stack: Any, counts: Any, sums: Any, extremes: Any, stream: Any = 0) -> None:
+    """Count the values of each channel of each site. Queues the work and returns at once.
 
     Parameters
     ----------
     stack : (B, C, H, W) uint16, on the device, any strides
-        Images of up to 2^31 pixels, and not of none.
+        Images of 1 to 2^31 pixels.
     counts : (B, C, 4096) int32, on the device
-        Zeros, which become counts in bins as narrow as each channel allows.
+        Zeros before the launch. Receives counts in bins as narrow as each channel allows.
     sums : (B, C, 2) uint64, on the device
-        Zeros, which become the sum of the pixels and the sum of their squares.
+        Zeros before the launch. Receives the sum of the pixels and the sum of their squares.
     extremes : (B, C, 2) int32, on the device
-        :data:`EXTREMES`, which become the darkest and the brightest pixel.
+        :data:`EXTREMES` before the launch. Receives the darkest and the brightest pixel.
     stream : numba.cuda stream or 0
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit.
     """
     stack, counts, sums, extremes = map(on_device, (stack, counts, sums, extremes))
     batch, channels, rows, columns = stack.shape
@@ -121,13 +129,19 @@ def histogram16_batch(stack, counts, sums, extremes, stream=0) -> None:
 
 
 def as_histogram(counts: np.ndarray, sums: np.ndarray, extremes: np.ndarray, pixels: int) -> Histogram:
-    """What :func:`histogram16_batch` wrote, copied to the host, as :func:`rxrx_kernels.histogram.uint16.histogram16` has it.
+    """Make a histogram of what :func:`histogram16_batch` wrote, copied to the host.
 
     Parameters
     ----------
     counts, sums, extremes : numpy.ndarray
+        As there.
     pixels : int
-        Of a channel.
+        Pixels of a channel.
+
+    Returns
+    -------
+    Histogram
+        Of (B, C), equal to :func:`rxrx_kernels.histogram.uint16.histogram16`'s.
     """
     total, squares = (sums[..., i].astype(np.uint64) for i in (0, 1))
     parts = np.full(total.shape, pixels, np.uint64), total, squares >> np.uint64(32), squares & np.uint64(0xFFFFFFFF)
@@ -139,7 +153,7 @@ def as_histogram(counts: np.ndarray, sums: np.ndarray, extremes: np.ndarray, pix
 
 
 def ptx(compute_capability: tuple[int, int]) -> dict[str, str]:
-    """As :func:`rxrx_kernels.cuda.orient.ptx`."""
+    """Compile to PTX without a GPU, as :func:`rxrx_kernels.cuda.orient.ptx`."""
     stack, numbers = types.Array(types.uint16, 4, "A"), types.Array(types.int32, 3, "C")
     signatures = {
         "extremes": (_extremes, types.void(stack, types.Array(types.uint64, 3, "C"), numbers)),

@@ -1,12 +1,12 @@
-"""nvCOMP's batched deflate decoder, called through ctypes: raw deflate streams in GPU memory, decoded side by side.
+"""nvCOMP's batched deflate decoder through ctypes: raw deflate streams in GPU memory, decoded side by side.
 
 nvCOMP comes with DALI (package ``nvidia-libnvcomp-cu13`` or ``-cu12``), so nothing more has to be installed. This is
-the C interface of nvCOMP 5 (its ``nvcomp/deflate.h``); other major versions have another, and are refused.
+the C interface of nvCOMP 5 (its ``nvcomp/deflate.h``). Other major versions have another interface and are refused.
 
-**What nvCOMP leaves to its caller.** A damaged stream is undefined behaviour, and its header promises an error status
+**What nvCOMP leaves to its caller.** A damaged stream is undefined behaviour. nvCOMP's header promises an error status
 only for an output that does not fit. A host can check a file's CRC-32 values (:mod:`rxrx_kernels.png.gather` does),
-which rules out damage after writing; that the writer wrote a valid stream is only known after decoding it. So this is
-for files of a writer that one trusts. :mod:`rxrx_kernels.cuda.deflate` checks every access and takes anything.
+which rules out damage after writing. Whether the stream was valid when written is known only after decoding it. So use
+this for files of a writer that you trust. :mod:`rxrx_kernels.cuda.deflate` checks every access and takes anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ _pointer = ctypes.c_void_p
 
 
 class _Options(ctypes.Structure):
-    """``nvcompBatchedDeflateDecompressOpts_t``: all zero leaves the choice of the backend to nvCOMP."""
+    """``nvcompBatchedDeflateDecompressOpts_t``. All zeros let nvCOMP choose the backend."""
 
     _fields_ = (
         ("backend", ctypes.c_int),
@@ -57,8 +57,8 @@ _ARGUMENTS = {
     "nvcompGetStatusString": [ctypes.c_int],
     "nvcompBatchedDeflateDecompressGetRequiredAlignments": [_Options, ctypes.POINTER(_Alignments)],
     "nvcompBatchedDeflateDecompressGetTempSizeAsync": [_size, _size, _Options, ctypes.POINTER(_size), _size],
-    # streams, their sizes, room of the outputs, decoded sizes, count, temporary memory and its size, outputs,
-    # options, statuses, CUDA stream
+    # streams, their sizes, room of the outputs, decoded sizes, count, temporary memory and its size, outputs, options,
+    # statuses, CUDA stream
     "nvcompBatchedDeflateDecompressAsync": [
         *[_pointer] * 4,
         _size,
@@ -89,14 +89,14 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def _version(library) -> tuple[int, int, int]:
+def _version(library: ctypes.CDLL) -> tuple[int, int, int]:
     found = _Properties()
     library.nvcompGetProperties(ctypes.byref(found))
     return found.version // 1000, found.version // 100 % 10, found.version % 100
 
 
 def available() -> bool:
-    """Whether nvCOMP 5 is installed and can be loaded; that needs no GPU."""
+    """Tell whether nvCOMP 5 is installed and can be loaded, which needs no GPU."""
     try:
         _library()
     except ImportError:
@@ -105,65 +105,73 @@ def available() -> bool:
 
 
 def version() -> tuple[int, int, int]:
-    """Such as (5, 3, 0).
+    """Return nvCOMP's version, such as (5, 3, 0).
 
     Raises
     ------
     ImportError
-        Saying what to install.
+        If nvCOMP can't be used; the message says what to install.
     """
     return _version(_library())
 
 
 def status_text(status: int) -> str:
-    """NvCOMP's words for a status."""
+    """Return nvCOMP's words for a status."""
     return _library().nvcompGetStatusString(int(status)).decode()
 
 
 def alignments() -> Alignments:
-    """What :func:`inflate_batch` asks of addresses: in nvCOMP 5.3, 4 bytes of the streams and nothing of the rest."""
+    """Return the alignments that :func:`inflate_batch` requires: in nvCOMP 5.3, 4 bytes for streams, else none."""
     found = _Alignments()
     _call("nvcompBatchedDeflateDecompressGetRequiredAlignments", _Options(), ctypes.byref(found))
     return Alignments(found.input, found.output, found.temp)
 
 
 def temporary_bytes(streams: int, largest: int, total: int) -> int:
-    """GPU memory that :func:`inflate_batch` needs beside its arrays.
+    """Return the bytes of temporary GPU memory that :func:`inflate_batch` needs.
 
     Parameters
     ----------
     streams : int
     largest, total : int
-        Decoded bytes of the largest stream, and of all.
+        Decoded bytes of the largest stream, and of all streams.
+
+    Returns
+    -------
+    int
     """
     found = _size()
     _call("nvcompBatchedDeflateDecompressGetTempSizeAsync", streams, largest, _Options(), ctypes.byref(found), total)
     return found.value
 
 
-def inflate_batch(sources, packed, room, targets, decoded, statuses, temporary, stream: int) -> None:
-    """Decode N raw deflate streams (no zlib header, no Adler-32); returns at once, the work is queued on ``stream``.
+def inflate_batch(
+    sources: Any, packed: Any, room: Any, targets: Any, decoded: Any, statuses: Any, temporary: Any, stream: int
+) -> None:
+    """Decode N raw deflate streams (no zlib header, no Adler-32). Queues the work on ``stream`` and returns at once.
+
+    All arrays are in GPU memory and have ``__cuda_array_interface__``.
 
     Parameters
     ----------
     sources, targets : (N,) uint64 or int64
-        Addresses of the streams and of the outputs. These two, and all others here, are arrays in GPU memory with
-        ``__cuda_array_interface__``.
+        Addresses of the streams and of the outputs.
     packed, room : (N,) uint64 or int64
-        Bytes of each stream, and of room for its output.
+        Bytes of each stream, and room for its output in bytes.
     decoded : (N,) uint64 or int64
-        Receives the number of bytes decoded.
+        Receives the number of decoded bytes.
     statuses : (N,) int32
-        Receives 0, or what :func:`status_text` puts into words. A damaged stream need not receive one: see the module.
+        Receives 0, or a status that :func:`status_text` puts into words. A damaged stream may receive 0: see the
+        module.
     temporary : (M,) uint8 or None
-        At least :func:`temporary_bytes`.
+        At least :func:`temporary_bytes` bytes.
     stream : int
         Pointer of a CUDA stream.
 
     Raises
     ------
     ValueError
-        If arrays do not fit, or nvCOMP refuses.
+        If arrays do not fit, or nvCOMP returns an error.
     """
     count = sources.shape[0]
     if count == 0:
@@ -183,18 +191,19 @@ def inflate_batch(sources, packed, room, targets, decoded, statuses, temporary, 
     )
 
 
-def _call(name: str, *arguments) -> None:
+def _call(name: str, *arguments: Any) -> None:
     status = getattr(_library(), name)(*arguments)
     if status != _SUCCESS:
         raise ValueError(f"{name}: {status_text(status)} ({status})")
 
 
-def _address(array, count: int, itemsize: int) -> int:
+def _address(array: Any, count: int, itemsize: int) -> int:
+    """Check a contiguous (count,) array of integers in GPU memory, and return its address."""
     face = array.__cuda_array_interface__
     kind = np.dtype(face["typestr"])
-    steps = face.get("strides")
+    strides = face.get("strides")
     if tuple(face["shape"]) != (count,) or kind.itemsize != itemsize or kind.kind not in "iu":
         raise ValueError(f"expected ({count},) whole numbers of {itemsize} bytes, got {kind}{tuple(face['shape'])}")
-    if steps is not None and tuple(steps) != (itemsize,):
+    if strides is not None and tuple(strides) != (itemsize,):
         raise ValueError("arrays for nvCOMP must be contiguous")
     return face["data"][0]

@@ -1,67 +1,70 @@
-"""PNG row filters undone on a GPU, and the Adler-32 of what was inflated: bytes in, a (B, C, H, W) batch out.
+"""Undo PNG row filters on a GPU, and check the Adler-32 of inflated bytes: bytes in, a (B, C, H, W) batch out.
 
-**How.** One warp does one channel, 32 rows at a time, one lane a row. A filtered byte needs its left, upper and upper
-left neighbours undone (PNG specification, 3rd edition, section 9), so each lane is two pixels behind the one above it::
+**How.** One warp does one channel, 32 rows at a time, one row per lane. A filtered byte needs its left, upper and upper
+left neighbours to be undone first (PNG specification, 3rd edition, section 9), so each lane is two pixels behind the
+lane above it::
 
     row 0   . . . . . . 6 . .          lane 0 of step 6: pixel 6 of row 0
     row 1   . . . . 4 . . . .          lane 1 of step 6: pixel 4 of row 1
     row 2   . . 2 . . . . . .          lane 2 of step 6: pixel 2 of row 2
 
-The left neighbour is the lane's own last result, the upper one came from the lane above through a shuffle, the upper
-left one is the upper one of the step before. With one pixel of skew a step would wait for its shuffle; with two the
-shuffle has a step of its own to arrive in, at the price of 31 more steps a band. A band's pixels come and go through a
-skewed 32 x 32 tile in shared memory, so that global memory is read and written along rows, and its rows are spaced
-so that no two lanes meet at a memory bank.
+The left neighbour is the lane's own last result. The upper one comes from the lane above by a shuffle. The upper left
+one is the upper one of the step before. If lanes were one pixel apart, a step would wait for its shuffle. With two the
+shuffle has a step's time to arrive, for 31 more steps a band. A band's pixels pass through a skewed 32 x 32 tile in
+shared memory, so global memory is read and written along rows. The tile's rows are spaced so that no two lanes use the
+same memory bank.
 
-Sub, Up and None are Paeth with neighbours masked to zero (as in :mod:`rxrx_kernels.png.unfilter`), Average is a select, so
-lanes of different filters stay together. Sub alone would be a prefix sum along the row and Up one along the column,
-both faster; but 98% of RxRx1's rows are Paeth, and a warp would still have to walk for one such row among its 32.
+Sub, Up and None are Paeth with neighbours masked to zero (as in :mod:`rxrx_kernels.png.unfilter`) and Average is a
+select, so lanes of different filters stay together. Sub alone would be a prefix sum along the row and Up one along the
+column, both faster. But 98% of RxRx1's rows are Paeth, and one such row among its 32 makes a warp take the slow way.
 
-**Floors.** Memory: a channel of 512 x 512 bytes is read (263 KB) and written (262 KB) once; 1,536 channels at 3.0 TB/s
-take 0.27 ms. Steps: 16 bands x 576 steps x about 30 cycles that wait for each other (subtract, compare, two selects,
-add, mask) / 1.7 GHz = 0.16 ms, whatever the number of channels, until the lanes' instructions fill the
-multiprocessors: 1,536 warps x 9,216 steps x about 30 instructions / (132 x 4 a cycle) = 0.47 ms. So many channels are
-bound by instructions, and few by steps. This is arithmetic: ``make gpu-bench`` measures.
+**Floors.** Memory: a channel of 512 x 512 bytes is read (263 KB) and written (262 KB) once. 1,536 channels at 3.0 TB/s
+take 0.27 ms. Steps: 16 bands x 576 steps x about 30 dependent cycles (subtract, compare, two selects, add, mask) /
+1.7 GHz = 0.16 ms for any number of channels, until the lanes' instructions fill the multiprocessors: 1,536 warps x
+9,216 steps x about 30 instructions / (132 x 4 a cycle) = 0.47 ms. So instructions bound many channels, and steps bound
+few. These numbers are computed; ``make gpu-bench`` measures.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import config, cuda, int32, types, uint16, uint32, uint64
 from rxrx_kernels.cuda.arrays import inline, on_device
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.png import status as png_status
 
 __all__ = ["check_adler_batch", "ptx", "unfilter_batch"]
 
-LANES = 32
+WARP = 32
 _SKEW = 2
-# Elements from a row of the tile to the next, for pixels of one and two bytes: an odd number of 4-byte banks.
+# Elements from one row of the tile to the next, by bytes of a pixel: an odd number of 4-byte banks.
 _PITCH = {1: 36, 2: 34}
-# Two places a lane, and one above the first.
-_RING = (2, LANES + 1)
+# Two positions per lane, and one above the first lane.
+_RING = (2, WARP + 1)
 _ALL = 0xFFFFFFFF
-# Numbers to go with places in arrays: a signed place would be looked at for being negative, at every access.
+# Unsigned numbers for array indices: Numba tests signed ones for being negative at every access.
 _1, _2, _3, _4, _5, _6, _7, _8 = (np.uint32(i) for i in range(1, 9))
 
-_OK, _FILTER, _STREAM = int(png_decode.OK), int(png_decode.FILTER), int(png_decode.STREAM)
+_OK, _FILTER, _STREAM = png_status.OK, png_status.FILTER, png_status.STREAM
 
-#: Threads that add up one stream. The simulator's are threads of the system, and slow to wait for each other.
+#: Threads that sum up one stream. The simulator's are the system's threads, which synchronise slowly.
 _SUMMERS = 32 if config.ENABLE_CUDASIM else 256
 _ADLER_PRIME = 65521
 
 
 def _predict(left, up, corner, use_left, use_up, use_corner, use_mean):
-    """The filters' guess of a byte: 0 to 255, all int32; the masks are 0 or 255.
+    """Predict a byte from its neighbours, 0 to 255. All numbers are int32, the masks 0 or 255.
 
-    Paeth takes the neighbour that left + up - corner is nearest to, ties to left, then up. With t = 3 corner - (left +
-    up) that is the greater of left and up where t is at most the smaller, the smaller where t is at least the greater,
-    else the corner: fewer steps from ``left``, which is what everything waits for.
+    Paeth takes the neighbour nearest to left + up - corner; ties go to left, then up. Let t = 3 corner - (left + up).
+    Then Paeth is the greater of left and up where t is at most the smaller one, the smaller where t is at least the
+    greater, and else the corner. This form has the fewest steps from ``left``, on which everything waits.
     """
     left, up = int32(left & use_left), int32(up & use_up)
     corner = int32(corner & use_corner)
     low, high = min(left, up), max(left, up)
-    turned = int32(int32(3 * corner - up) - left)
-    paeth = high if turned <= low else low if high <= turned else corner
+    t = int32(int32(3 * corner - up) - left)
+    paeth = high if t <= low else low if high <= t else corner
     return int32((left + up) >> 1) if use_mean else paeth
 
 
@@ -73,14 +76,14 @@ def _undo_8(raw, left, up, corner, use_left, use_up, use_corner, use_mean):
 
 
 def _undo_16(raw, left, up, corner, use_left, use_up, use_corner, use_mean):
-    """Both bytes of a sample: the filters know bytes only, and the neighbours of a byte are of its own kind."""
+    """Undo both bytes of a sample. Filters work on bytes, and a low byte's neighbours are low bytes."""
     low = _predict_here(left & 255, up & 255, corner & 255, use_left, use_up, use_corner, use_mean)
     high = _predict_here(left >> 8, up >> 8, corner >> 8, use_left, use_up, use_corner, use_mean)
     return int32((((raw >> 8) + high) & 255) << 8 | ((raw + low) & 255))
 
 
 def _offset(x, y, last_x, last_row, stride, size):
-    """Where a pixel's first byte is in a channel, or that of the nearest pixel inside the image."""
+    """Find a pixel's first byte in a channel; a pixel outside of the image counts as the nearest one inside."""
     return uint32(min(y, last_row) * stride + 1 + min(max(x, 0), last_x) * size)
 
 
@@ -92,14 +95,14 @@ def _load_8(filtered, n, x, y, last_x, last_row, stride):
 
 
 def _load_16(filtered, n, x, y, last_x, last_row, stride):
-    # Big-endian in a PNG; a row begins at an odd byte as often as not.
+    # Big-endian in a PNG, and not aligned: the filter's byte precedes each row.
     at = _offset_here(x, y, last_x, last_row, stride, 2)
     return uint16((int32(filtered[n, at]) << 8) | filtered[n, uint32(at + 1)])
 
 
 def _make_unfilter(pixel_bytes, shuffles):
-    """The kernel for one kind of pixel. ``shuffles``: lanes hand pixels on by shuffle, else through shared memory."""
-    tile_shape, kind = (LANES, _PITCH[pixel_bytes]), types.uint8 if pixel_bytes == 1 else types.uint16
+    """Make the kernel for pixels of one or two bytes. Without ``shuffles``, lanes pass pixels on in shared memory."""
+    tile_shape, kind = (WARP, _PITCH[pixel_bytes]), types.uint8 if pixel_bytes == 1 else types.uint16
     undo, load = (inline(_undo_8), inline(_load_8)) if pixel_bytes == 1 else (inline(_undo_16), inline(_load_16))
 
     if shuffles:
@@ -110,7 +113,7 @@ def _make_unfilter(pixel_bytes, shuffles):
     else:
 
         def hand_on(ring, step, value):
-            # Two places take turns, so that one barrier a step is enough.
+            # Two positions in turn, so one barrier a step is enough.
             ring[step & _1, cuda.threadIdx.x + 1] = value
             cuda.syncthreads()
             return int32(ring[step & _1, cuda.threadIdx.x])
@@ -119,11 +122,11 @@ def _make_unfilter(pixel_bytes, shuffles):
 
     def kernel(filtered, out, status):
         tile = cuda.shared.array(tile_shape, kind)
-        edge = cuda.shared.array(LANES, kind)
+        edge = cuda.shared.array(WARP, kind)
         ring = cuda.shared.array(_RING, types.int32)
         n, lane = uint32(cuda.blockIdx.x), uint32(cuda.threadIdx.x)
         state = status[n]
-        # Nobody leaves a new status before all have read the old one.
+        # All lanes must read the old status before one writes a new one.
         cuda.syncthreads()
         if state != _OK:
             return
@@ -144,14 +147,14 @@ def _make_unfilter(pixel_bytes, shuffles):
             use_corner = int32(255) if method == 4 else int32(0)
             use_mean = method == 3
             left, corner, up, up_next = int32(0), int32(0), int32(0), int32(0)
-            # The band above is in memory for all lanes.
+            # From here on, all lanes see the band above in memory.
             cuda.syncthreads()
             start = int32(0)
-            while start < width + _SKEW * (LANES - 1):
+            while start < width + _SKEW * (WARP - 1):
                 r = uint32(0)
-                while r < LANES:
-                    # Eight at a time: loads in flight together, and so without a condition; what lies beyond the
-                    # image is some other pixel of it, and not used.
+                while r < WARP:
+                    # Eight loads in flight at a time, and so without a condition. Outside of the image they read
+                    # some pixel of it, which is not used.
                     x, y = int32(start + lane - _SKEW * r), int32(first + r)
                     v0 = load(filtered, n, x, y, last_x, last_row, stride)
                     v1 = load(filtered, n, x - _SKEW, y + 1, last_x, last_row, stride)
@@ -169,12 +172,12 @@ def _make_unfilter(pixel_bytes, shuffles):
                 cuda.syncthreads()
                 j = uint32(0)
                 x = int32(start - _SKEW * lane)
-                while j < LANES:
+                while j < WARP:
                     above = int32(edge[j]) if first > 0 else int32(0)
                     if lane == 0:
                         up = above
                     value = undo(int32(tile[lane, j]), left, up, corner, use_left, use_up, use_corner, use_mean)
-                    # Left of the image all is zero (section 9.2); what is right of it nobody reads.
+                    # Pixels to the left of the image are zero (section 9.2). Those to the right are never read.
                     if x < 0:
                         value = int32(0)
                     tile[lane, j] = value
@@ -183,21 +186,22 @@ def _make_unfilter(pixel_bytes, shuffles):
                     j, x = uint32(j + _1), int32(x + 1)
                 cuda.syncthreads()
                 r = uint32(0)
-                while r < LANES:
+                while r < WARP:
                     x = int32(start + lane - _SKEW * r)
                     if first + r < height and 0 <= x <= last_x:
                         out[b, k, uint32(first + r), uint32(x)] = tile[r, lane]
                     r = uint32(r + _1)
-                start = int32(start + LANES)
-            first = int32(first + LANES)
+                start = int32(start + WARP)
+            first = int32(first + WARP)
 
     return kernel
 
 
-def _add_up(data, size, adlers, status):
-    """Adler-32 (RFC 1950, section 8.2) of a stream's bytes, by one block; a wrong one is a damaged stream.
+def _sum_up(data, size, adlers, status):
+    """Check the Adler-32 (RFC 1950, section 8.2) of a stream's bytes, one block per stream.
 
-    The first sum is 1 and all bytes; the second is the size and each byte times the number of bytes from it to the end.
+    The first sum is 1 plus all bytes. The second is the size plus each byte times the number of bytes from it to the
+    end.
     """
     plain = cuda.shared.array(_SUMMERS, types.uint64)
     weighted = cuda.shared.array(_SUMMERS, types.uint64)
@@ -229,21 +233,26 @@ def _add_up(data, size, adlers, status):
 
 _unfilter_sources = {size: _make_unfilter(size, not config.ENABLE_CUDASIM) for size in (1, 2)}
 _unfilter_kernels = {size: cuda.jit(source) for size, source in _unfilter_sources.items()}
-_add_up_kernel = cuda.jit(_add_up)
+_sum_up_kernel = cuda.jit(_sum_up)
 
 
-def check_adler_batch(data, size: int, adlers, status, stream=0) -> None:
-    """Compare the Adler-32 of N decoded streams with what their writers noted.
+def check_adler_batch(data: Any, size: int, adlers: Any, status: Any, stream: Any = 0) -> None:
+    """Compare the Adler-32 of N decoded streams with the stored ones. Queues the work and returns at once.
 
     Parameters
     ----------
     data : (N, P >= size) uint8, on the device, C-contiguous
     size : int
-        Bytes of a stream, below 2^28, so that the sums of 64 bits hold.
+        Bytes of a stream, below 2^28, so that 64-bit sums do not overflow.
     adlers : (N,) uint32, on the device
     status : (N,) int32, on the device
-        Where it is 0 and the sum is wrong, it becomes :data:`rxrx_kernels.png.decode.STREAM`.
+        A status of 0 becomes :data:`rxrx_kernels.png.status.STREAM` where the sum is wrong.
     stream : numba.cuda stream or 0
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or ``size`` is out of range.
     """
     data, adlers, status = map(on_device, (data, adlers, status))
     if data.shape[0] != status.shape[0] or adlers.shape[0] != status.shape[0] or not 0 <= size <= data.shape[1]:
@@ -251,22 +260,27 @@ def check_adler_batch(data, size: int, adlers, status, stream=0) -> None:
     if size >= 2**28:
         raise ValueError(f"size={size}: must be below 2^28")
     if status.shape[0]:
-        _add_up_kernel[status.shape[0], _SUMMERS, stream](data, size, adlers, status)
+        _sum_up_kernel[status.shape[0], _SUMMERS, stream](data, size, adlers, status)
 
 
-def unfilter_batch(filtered, out, status, stream=0) -> None:
-    """Undo the filters of N = B * C channels, any mix of filters; returns at once, the work is queued.
+def unfilter_batch(filtered: Any, out: Any, status: Any, stream: Any = 0) -> None:
+    """Undo any filters of N = B * C channels. Queues the work and returns at once.
 
     Parameters
     ----------
     filtered : (N, P) uint8, on the device, C-contiguous
         Inflated image data of each channel, at least ``H * (1 + W * itemsize)`` bytes.
     out : (B, C, H, W) uint8 or uint16, on the device, C-contiguous
-        Channel k of sample b comes from stream ``b * C + k``. 16-bit samples come out in the device's byte order.
+        Channel k of sample b comes from stream ``b * C + k``. 16-bit samples are in the device's byte order.
     status : (N,) int32, on the device
-        A stream of a status other than 0 is left alone, its plane not written. A row of no known filter makes it
-        :data:`rxrx_kernels.png.decode.FILTER`, and the plane undefined.
+        Streams with a status other than 0 are skipped, and their planes not written. An unknown filter makes the status
+        :data:`rxrx_kernels.png.status.FILTER`, and the plane undefined.
     stream : numba.cuda stream or 0
+
+    Raises
+    ------
+    ValueError
+        If shapes or dtypes do not fit, or images are too large.
     """
     filtered, out, status = map(on_device, (filtered, out, status))
     batch, channels, height, width = out.shape
@@ -280,16 +294,16 @@ def unfilter_batch(filtered, out, status, stream=0) -> None:
     if height * (1 + width * size) >= 2**28:
         raise ValueError(f"images of {height} x {width} pixels are too large")
     if batch * channels and height and width:
-        _unfilter_kernels[size][batch * channels, LANES, stream](filtered, out, status)
+        _unfilter_kernels[size][batch * channels, WARP, stream](filtered, out, status)
 
 
 def ptx(compute_capability: tuple[int, int]) -> dict[str, str]:
-    """As :func:`rxrx_kernels.cuda.orient.ptx`."""
+    """Compile to PTX without a GPU, as :func:`rxrx_kernels.cuda.orient.ptx`."""
     data, numbers = types.Array(types.uint8, 2, "C"), types.Array(types.int32, 1, "C")
     signatures = {
         "unfilter_8": (_unfilter_sources[1], types.void(data, types.Array(types.uint8, 4, "C"), numbers)),
         "unfilter_16": (_unfilter_sources[2], types.void(data, types.Array(types.uint16, 4, "C"), numbers)),
-        "adler": (_add_up, types.void(data, types.int64, types.Array(types.uint32, 1, "C"), numbers)),
+        "adler": (_sum_up, types.void(data, types.int64, types.Array(types.uint32, 1, "C"), numbers)),
     }
     return {
         name: cuda.compile_ptx(function, signature, cc=compute_capability)[0]

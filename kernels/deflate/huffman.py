@@ -1,8 +1,8 @@
-"""Tables that decode deflate's Huffman codes (RFC 1951, sections 3.2.2 to 3.2.7), several symbols a lookup.
+"""Tables that decode deflate's Huffman codes (RFC 1951, sections 3.2.2 to 3.2.7), several symbols per lookup.
 
-A table is indexed by the next bits of the stream, lowest first, and an entry holds all that follows from them. One
-entry may stand for up to three literals, or for up to two and a length behind them: as many as fit into the index.
-Codes longer than the index lead to a second table.
+The next bits of the stream, lowest first, are the index of a table. An entry stands for up to three literals, or for up
+to two literals and a length behind them: as many as fit into the index. Codes longer than the index lead to a second
+table.
 
 Entries are 64 bits::
 
@@ -16,11 +16,13 @@ Entries are 64 bits::
     60-61   number of literals
     63      not literals only: a length or special
 
-All fields but the literals add up, so that two entries are joined by an addition. A special entry names its kind in
-bits 56-57; of a second table it holds the position in bits 32-47.
+All fields but the literals add up, so an addition joins two entries. A special entry has its kind in bits 56-57: the
+end of the block, a second table (its position is in bits 32-47), or no code. "Section" refers to RFC 1951.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -44,19 +46,21 @@ __all__ = [
     "build_precode",
 ]
 
-_u = np.uint64
+# Any: mypy would tell NumPy's 64-bit integers and plain int apart, which are one in compiled code.
+_u: Any = np.uint64
 
-#: Index bits of the first tables. Larger ones hold more symbols an entry, but leave no room in a first-level cache.
+#: Index bits of the first tables. Larger tables hold more symbols per entry, but fill the first-level cache.
 LITERALS, DISTANCES, PRECODE_BITS = 10, 8, 7
 _LONGEST = 15
-#: A second table has room for the longest codes. In a complete code two symbols at least share one, and there are 288
-#: symbols of literals and lengths and 32 of distances.
+#: A second table has room for the longest codes. In a complete code at least two symbols share each one, and there are
+#: 288 symbols of literals and lengths and 32 of distances.
 _LITERAL_ROOM = (1 << LITERALS) + 144 * (1 << (_LONGEST - LITERALS))
 _DISTANCE_ROOM = (1 << DISTANCES) + 16 * (1 << (_LONGEST - DISTANCES))
-#: Bytes of a stream's tables: literals and lengths, then distances from DISTANCE_TABLE on.
+#: A stream's tables in memory: literals and lengths, distances from byte DISTANCE_TABLE on, and the code lengths from
+#: byte LENGTHS on.
 DISTANCE_TABLE = 8 * _LITERAL_ROOM
 LENGTHS = DISTANCE_TABLE + 8 * _DISTANCE_ROOM
-#: Behind them lie the code lengths that they are built from, a byte each, and two counts of each length to build with.
+#: Code lengths have a byte each. Behind them is room for two counts of each length, which the build needs.
 _COUNTS = 320
 TABLE_BYTES = LENGTHS + _COUNTS + 2 * 8 * (_LONGEST + 1)
 
@@ -66,7 +70,7 @@ _END_ENTRY, _SECOND_ENTRY, _BAD_ENTRY = (MORE | SPECIAL | kind for kind in (END,
 
 
 def _literal_symbols() -> np.ndarray:
-    """Entries of the 288 symbols (section 3.2.5), still without the bits of their codes."""
+    """Make the entries of the 288 symbols (section 3.2.5), still without the bits of their codes."""
     extra = [0] * 8 + [bits for bits in range(1, 6) for _ in range(4)] + [0]
     base = [*(3 + np.cumsum([0] + [1 << bits for bits in extra[:-2]])).tolist(), 258]
     lengths = [MORE | _u(63 << 54) | _u(shortest << 32) | _u(bits) for shortest, bits in zip(base, extra)]
@@ -75,7 +79,7 @@ def _literal_symbols() -> np.ndarray:
 
 
 def _distance_symbols() -> np.ndarray:
-    """Entries of the 32 symbols, the last two of which stand for nothing."""
+    """Make the entries of the 32 symbols. The last two have no meaning."""
     extra = [0, 0] + [bits for bits in range(14) for _ in range(2)]
     base = 1 + np.cumsum([0] + [1 << bits for bits in extra[:-1]])
     return np.array(
@@ -90,11 +94,12 @@ _LITERAL_BIT, _DISTANCE_BIT, _PRECODE_BIT = _u(1 | 1 << 48), _u(1 | 1 << 8), _u(
 
 
 @njit(nogil=True, cache=True)
-def _build(lengths, counts, count, index_bits, table, symbols, bit):
-    """The table of a canonical code (section 3.2.2). False if its lengths make no complete code.
+def _build(lengths: int, counts: int, count: int, index_bits: int, table: int, symbols: np.ndarray, bit: int) -> bool:
+    """Build the table of a canonical code (section 3.2.2). False if its lengths make no complete code.
 
-    Given are addresses: of ``count`` lengths up to 15, a byte each; of room for two counts of each length; of the
-    table. A lone code of one bit is the exception that section 3.2.7 allows, or none at all where no distance is used.
+    ``lengths`` is the address of ``count`` code lengths up to 15, a byte each; ``counts`` that of room for two counts
+    of each length; ``table`` that of the table. Two incomplete codes are allowed (section 3.2.7): a single code of one
+    bit, and none at all where no distance is used.
     """
     of_length, following = counts, counts + _u(8 * (_LONGEST + 1))
     for length in range(_LONGEST + 1):
@@ -104,7 +109,7 @@ def _build(lengths, counts, count, index_bits, table, symbols, bit):
         store64(at, load64(at) + _u(1))
     used = count - np.int64(load64(of_length))
     store64(of_length, _u(0))
-    left = 1
+    left: Any = 1
     for length in range(1, _LONGEST + 1):
         left = 2 * left - np.int64(load64(of_length + _u(8 * length)))
         if left < 0:
@@ -113,8 +118,8 @@ def _build(lengths, counts, count, index_bits, table, symbols, bit):
         return False
     for i in range(1 << index_bits):
         store64(table + _u(8 * i), _BAD_ENTRY)
-    # The first code of each length, its first bit lowest, as the stream has it.
-    code = 0
+    # The first code of each length, its first bit lowest, as in the stream.
+    code: Any = 0
     for length in range(1, _LONGEST + 1):
         code = (code + np.int64(load64(of_length + _u(8 * length - 8)))) << 1
         reverse = 0
@@ -123,18 +128,18 @@ def _build(lengths, counts, count, index_bits, table, symbols, bit):
         store64(following + _u(8 * length), _u(reverse))
     free = 1 << index_bits
     for symbol in range(count):
-        length = np.int64(load8(lengths + _u(symbol)))
-        if length == 0:
+        bits = np.int64(load8(lengths + _u(symbol)))
+        if bits == 0:
             continue
-        code = np.int64(load64(following + _u(8 * length)))
-        # Add one to a number whose lowest bit stands at its top.
-        carry = 1 << (length - 1)
+        code = np.int64(load64(following + _u(8 * bits)))
+        # Add one to a number that is stored with its highest bit lowest.
+        carry = 1 << (bits - 1)
         while code & carry:
             carry >>= 1
-        store64(following + _u(8 * length), _u((code & (carry - 1)) | carry))
-        entry = symbols[symbol] + _u(length) * bit
-        start, size, step = 0, 1 << index_bits, 1 << length
-        if length > index_bits:
+        store64(following + _u(8 * bits), _u((code & (carry - 1)) | carry))
+        entry = symbols[symbol] + _u(bits) * bit
+        start, size, stride = np.int64(0), 1 << index_bits, 1 << bits
+        if bits > index_bits:
             head = table + _u(8 * (code & (size - 1)))
             found = load64(head)
             if found == _BAD_ENTRY:
@@ -142,25 +147,28 @@ def _build(lengths, counts, count, index_bits, table, symbols, bit):
                 store64(head, found)
                 free += 1 << (_LONGEST - index_bits)
             start, size = np.int64((found >> _u(32)) & _u(0xFFFF)), 1 << (_LONGEST - index_bits)
-            code, step = code >> index_bits, 1 << (length - index_bits)
-        for i in range(code, size, step):
+            code, stride = code >> index_bits, 1 << (bits - index_bits)
+        for i in range(code, size, stride):
             store64(table + _u(8 * (start + i)), entry)
     return True
 
 
 @njit(nogil=True, cache=True)
-def _joined(entry, follower):
-    """An entry of literals with the one of the bits behind it, where that is of use and both fit into the index."""
+def _joined(entry: int, follower: int) -> int:
+    """Join an entry of literals with the entry of the bits behind it, if both fit into the index."""
     together = (entry & _u(63)) + ((follower >> _u(48)) & _u(63))
     place = ((entry >> _u(60)) & _u(3)) << _u(3)
-    sum_ = entry + (follower & ~_u(0xFF00)) + ((follower & _u(0xFF00)) << place)
+    both = entry + (follower & ~_u(0xFF00)) + ((follower & _u(0xFF00)) << place)
     fits = (entry < MORE) & (follower & SPECIAL == _u(0)) & (together <= _u(LITERALS))
-    return sum_ if fits else entry
+    return both if fits else entry
 
 
 @njit(nogil=True, cache=True)
-def _join(table):
-    """Let each entry of literals take in its followers. From the end: a follower stands in front, still single."""
+def _join(table: int) -> None:
+    """Join each entry of literals with up to two followers.
+
+    It goes from the end to the start: followers have a lower index, so they are still single.
+    """
     for k in range(1 << LITERALS):
         i = _u((1 << LITERALS) - 1 - k)
         at = table + (i << _u(3))
@@ -171,18 +179,28 @@ def _join(table):
 
 
 @njit(nogil=True, cache=True)
-def build_literals(memory, count):
-    """The table of literals and lengths, from the first ``count`` code lengths.
+def build_literals(memory: int, count: int) -> tuple[bool, int]:
+    """Build the table of literals and lengths from the first ``count`` code lengths.
 
-    Returns whether the code is complete, and the share of literals, of 32768: how often one comes in a stream that the
-    code fits. ``memory`` is the address of a stream's :data:`TABLE_BYTES`.
+    Parameters
+    ----------
+    memory : uint64
+        Address of a stream's tables, :data:`TABLE_BYTES`.
+    count : int
+
+    Returns
+    -------
+    complete : bool
+        Whether the code is complete; else the table is undefined.
+    share : int
+        The share of literals among the symbols of a stream that this code suits, in 1/32768.
     """
     lengths = memory + _u(LENGTHS)
     counts = lengths + _u(_COUNTS)
     if not _build(lengths, counts, count, LITERALS, memory, _LITERAL_SYMBOLS, _LITERAL_BIT):
         return False, 0
     _join(memory)
-    share = 0
+    share: Any = 0
     for symbol in range(256):
         length = np.int64(load8(lengths + _u(symbol)))
         share += (1 << (_LONGEST - length)) if length else 0
@@ -190,18 +208,22 @@ def build_literals(memory, count):
 
 
 @njit(nogil=True, cache=True)
-def build_distances(memory, first, count):
-    """The table of distances, from the ``count`` code lengths behind the ``first``."""
+def build_distances(memory: int, first: int, count: int) -> bool:
+    """Build the table of distances from the ``count`` code lengths behind the ``first``. False if incomplete.
+
+    ``memory`` is as in :func:`build_literals`.
+    """
     lengths = memory + _u(LENGTHS)
     table, counts = memory + _u(DISTANCE_TABLE), lengths + _u(_COUNTS)
     return _build(lengths + _u(first), counts, count, DISTANCES, table, _DISTANCE_SYMBOLS, _DISTANCE_BIT)
 
 
 @njit(nogil=True, cache=True)
-def build_precode(memory):
-    """The table of the code that the other codes' lengths are in (section 3.2.7): symbol << 8 | bits.
+def build_precode(memory: int) -> bool:
+    """Build the table of the code that the code lengths are written in (section 3.2.7). False if incomplete.
 
-    It stands where the distances' table comes later.
+    Its entries are ``symbol << 8 | bits``. It is where the distances' table will be. ``memory`` is as in
+    :func:`build_literals`.
     """
     lengths = memory + _u(LENGTHS)
     table, counts = memory + _u(DISTANCE_TABLE), lengths + _u(_COUNTS)

@@ -1,8 +1,8 @@
-"""libdeflate for compiled code: zlib streams and CRC-32 at the speed of C, from inside a Numba kernel.
+"""libdeflate for compiled code: zlib streams and checksums at the speed of C, called from Numba kernels.
 
-The package ``deflate`` on PyPI carries libdeflate and exports its C functions, so nothing has to be compiled here.
-Called through its Python interface it would make a new ``bytes`` object an image and need the interpreter for each;
-called by address from a kernel that has released the GIL, it needs neither.
+The package ``deflate`` on PyPI contains libdeflate and exports its C functions, so nothing has to be compiled here. Its
+Python interface makes a new ``bytes`` object for each image and needs the interpreter. A kernel that has released the
+GIL calls the C functions by address instead.
 """
 
 from __future__ import annotations
@@ -10,18 +10,34 @@ from __future__ import annotations
 import ctypes
 import functools
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["Decompressor", "Functions", "available", "functions"]
+__all__ = [
+    "Decompressor",
+    "Functions",
+    "adler32",
+    "available",
+    "copy_bytes",
+    "crc32",
+    "functions",
+    "zlib_decompress",
+]
+
+#: What an ``@intrinsic`` returns: its signature, and the function that writes its LLVM code.
+Intrinsic = tuple[Any, Callable]
 
 
 class Functions(NamedTuple):
-    """Addresses of the C functions, as integers that a kernel takes as arguments (a global would defeat its cache)."""
+    """Addresses of the C functions.
+
+    Kernels take them as arguments: an address in a global would be compiled in, and defeat Numba's cache.
+    """
 
     zlib_decompress: int
     crc32: int
@@ -33,7 +49,7 @@ def _library() -> ctypes.CDLL:
     try:
         import deflate
 
-        # Since 0.8 the package is a folder with the extension inside; before, it was the extension itself.
+        # Since 0.8 the package is a folder with the extension in it; before, it was the extension itself.
         library = ctypes.CDLL(getattr(deflate, "_deflate", deflate).__file__)
         library.libdeflate_alloc_decompressor.restype = ctypes.c_void_p
         library.libdeflate_free_decompressor.argtypes = [ctypes.c_void_p]
@@ -46,7 +62,7 @@ def _library() -> ctypes.CDLL:
 
 
 def available() -> bool:
-    """Whether libdeflate is there and exports what is needed (a build may hide its symbols)."""
+    """Tell whether libdeflate is installed and exports what is needed (a build may hide its symbols)."""
     try:
         _library()
     except ImportError:
@@ -56,23 +72,35 @@ def available() -> bool:
 
 @functools.cache
 def functions() -> Functions:
-    """The addresses of libdeflate's functions.
+    """Look up the addresses of libdeflate's functions.
+
+    Returns
+    -------
+    Functions
 
     Raises
     ------
     ImportError
-        Saying what to install.
+        If libdeflate can't be used; the message says what to install.
     """
     library = _library()
     return Functions(
-        *(ctypes.cast(getattr(library, f"libdeflate_{name}"), ctypes.c_void_p).value for name in Functions._fields)
+        *(ctypes.cast(getattr(library, f"libdeflate_{name}"), ctypes.c_void_p).value or 0 for name in Functions._fields)
     )
 
 
 class Decompressor:
-    """libdeflate's own tables, 11 KB, for one thread at a time; freed with this object."""
+    """libdeflate's own tables, 11 KB, for one thread at a time. Freed with this object.
 
-    def __init__(self):
+    Raises
+    ------
+    ImportError
+        As :func:`functions`.
+    MemoryError
+        If libdeflate can't allocate them.
+    """
+
+    def __init__(self) -> None:
         library = _library()
         #: What the C functions take as their first argument.
         self.address = library.libdeflate_alloc_decompressor()
@@ -85,26 +113,30 @@ _WORD, _INT = ir.IntType(64), ir.IntType(32)
 
 
 @intrinsic
-def zlib_decompress(typing, function, decompressor, source, source_size, target, target_size):
-    """0 if the zlib stream fills the target exactly and its Adler-32 is right; bytes behind the stream are not read.
+def zlib_decompress(
+    typing: Any, function: int, decompressor: int, source: int, source_size: int, target: int, target_size: int
+) -> Intrinsic:
+    """Inflate a zlib stream and check its Adler-32. Bytes behind the stream are not read.
 
-    1 if the stream is damaged, 2 if it ends before the target is full, 3 if it holds more. All arguments are addresses
-    and sizes, uint64.
+    All arguments are addresses and sizes in bytes, uint64. Returns 0 if the stream fills the target exactly, 1 if it is
+    damaged, 2 if it ends before the target is full, 3 if it holds more.
     """
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = ir.FunctionType(_INT, [_WORD] * 6).as_pointer()
         function = builder.inttoptr(arguments[0], kind)
-        # Without the sixth argument (where to put the size) libdeflate itself insists on the exact size.
+        # The last argument, where to put the size, is null: libdeflate then requires the exact size.
         return builder.call(function, [*arguments[1:], ir.Constant(_WORD, 0)])
 
     return types.int32(*[types.uint64] * 6), generate
 
 
-def _make_checksum(first):
+def _make_checksum(first: int) -> Any:
+    """Make ``checksum(function, source, size)``; ``first`` is the checksum of no bytes."""
+
     @intrinsic
-    def checksum(typing, function, source, size):
-        def generate(context, builder, signature, arguments):
+    def checksum(typing: Any, function: int, source: int, size: int) -> Intrinsic:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             kind = ir.FunctionType(_INT, [_INT, _WORD, _WORD]).as_pointer()
             function = builder.inttoptr(arguments[0], kind)
             return builder.call(function, [ir.Constant(_INT, first), *arguments[1:]])
@@ -114,15 +146,15 @@ def _make_checksum(first):
     return checksum
 
 
-#: The checksums of the bytes at an address: ``crc32(function, source, size)``. An empty text has the value given here.
+#: Checksums of the bytes at an address: ``crc32(function, source, size)``, uint32.
 crc32, adler32 = _make_checksum(0), _make_checksum(1)
 
 
 @intrinsic
-def copy_bytes(typing, target, source, size):
-    """C's memcpy between addresses: assigning one slice to another in Numba goes byte by byte."""
+def copy_bytes(typing: Any, target: int, source: int, size: int) -> Intrinsic:
+    """Copy bytes between addresses with C's memcpy. Numba assigns one slice to another byte by byte."""
 
-    def generate(context, builder, signature, arguments):
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         target, source = (builder.inttoptr(address, byte) for address in arguments[:2])
         cgutils.raw_memcpy(builder, target, source, arguments[2], ir.Constant(_WORD, 1))

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.png import status as png_status
 from rxrx_kernels.png import gather as png_gather
 
 from rxrx_fast.errors import UsageError
@@ -202,7 +202,7 @@ class PngLauncher:
         from rxrx_kernels.cuda import nvcomp
 
         count = len(starts)
-        good = refused == png_decode.OK
+        good = refused == png_status.OK
         nothing = len(data) - png_gather.ALIGNMENT
         sources = torch.where(good, starts, nothing) + data.data_ptr()
         packed = torch.where(good, sizes, len(_NOTHING))
@@ -213,7 +213,7 @@ class PngLauncher:
         status = torch.empty(count, dtype=torch.int32, device=self._device)
         nvcomp.inflate_batch(sources, packed, rooms, targets, decoded, status, temporary, side.cuda_stream)
         whole = (status == 0) & (decoded == room)
-        return torch.where(good & ~whole, png_decode.STREAM, refused).to(torch.int32)
+        return torch.where(good & ~whole, png_status.STREAM, refused).to(torch.int32)
 
     def settle(self, launch: Launch) -> list[int]:
         """Wait for a batch; return the samples, 0 to B - 1, of which a channel was refused.

@@ -111,7 +111,8 @@ def generate(
 def _claim(root: str, parameters: Parameters) -> None:
     """Make the folder ours: write the manifest, or find the same one there."""
     wanted = {
-        "generator": "rxrx_fast.synth.writer",
+        # The name on disk since version 1. It is compared when a folder is completed, so it stays.
+        "generator": "rxrx_fast.synthetic",
         "version": VERSION,
         **asdict(parameters),
         "experiments": list(parameters.experiments),

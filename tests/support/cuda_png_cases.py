@@ -7,10 +7,9 @@ import zlib
 import numpy as np
 from numba import config, cuda
 from png_writer import container, encoded, filtered, image_header
-from rxrx_kernels.cuda import deflate as cuda_inflate
-from rxrx_kernels.cuda import png as cuda_png
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.cuda import deflate, png
 from rxrx_kernels.png import gather as png_gather
+from rxrx_kernels.png import status as png_status
 
 rng = np.random.default_rng(0)
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -19,7 +18,7 @@ NOISE = rng.normal(0, 6, 512 * 513).astype(np.int8).tobytes()
 
 
 def deflated(data, level=6, strategy=zlib.Z_DEFAULT_STRATEGY, cut=0):
-    """A raw stream; ``cut`` > 0 starts a new block after so many bytes."""
+    """Write a raw deflate stream. ``cut`` > 0 starts a new block after so many bytes."""
     packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
     parts = []
     for start in range(0, len(data), cut or len(data)):
@@ -29,17 +28,17 @@ def deflated(data, level=6, strategy=zlib.Z_DEFAULT_STRATEGY, cut=0):
 
 
 def inflate(streams, room, margin=5):
-    """(out, decoded, status) of the kernel; the output has a margin that nothing may write to."""
+    """Run the kernel: (out, decoded, status). Nothing may write to the margin behind the output's room."""
     starts, buffer = [], b""
     for stream in streams:
         starts.append(len(buffer))
-        # Behind each stream lies something that must not be taken for a part of it.
+        # These bytes behind each stream must not be read as a part of it.
         buffer += stream + b"\xff" * (2 * ALIGNMENT - len(stream) % ALIGNMENT)
     words = cuda.to_device(np.frombuffer(buffer, np.uint32))
     out = cuda.to_device(np.full((len(streams), room + margin), 0xA5, np.uint8))
     decoded, status = cuda.to_device(np.full(len(streams), -1)), cuda.to_device(np.zeros(len(streams), np.int32))
     sizes = cuda.to_device(np.array([len(stream) for stream in streams]))
-    cuda_inflate.inflate_batch(words, cuda.to_device(np.array(starts)), sizes, room, out, decoded, status)
+    deflate.inflate_batch(words, cuda.to_device(np.array(starts)), sizes, room, out, decoded, status)
     out, decoded, status = out.copy_to_host(), decoded.copy_to_host(), status.copy_to_host()
     assert (out[:, room:] == 0xA5).all(), "written behind the output's room"
     return out[:, :room], decoded, status
@@ -57,7 +56,8 @@ def blocks():
     kinds = [(6,), (0,), (6, zlib.Z_FIXED), (9,), (6, zlib.Z_HUFFMAN_ONLY), (9,), (9,), (9,), (9, 0, 200)]
     streams = [deflated(data, *kind) for data, kind in zip(texts, kinds)]
     out, decoded, status = inflate(streams, size)
-    assert not status.any() and (decoded == size).all(), (status, decoded)
+    assert not status.any(), status
+    assert (decoded == size).all(), decoded
     for k, data in enumerate(texts):
         assert out[k].tobytes() == data, k
     out, decoded, status = inflate([deflated(b"x"), deflated(b"y", 0)], 1)
@@ -66,7 +66,7 @@ def blocks():
 
 
 def damage():
-    """Any damage ends in a status or (by chance) in bytes; a neighbour is whole, and nothing is written behind."""
+    """Any damage ends with a status or, by chance, as zlib decodes it. Neighbours are whole; margins stay unwritten."""
     size = 120 if SIMULATED else 3000
     data = NOISE[:size]
     good = [deflated(data), deflated(data, 6, zlib.Z_FIXED), deflated(data, 0), deflated((b"abcd" * size)[:size])]
@@ -94,37 +94,38 @@ def damage():
         except zlib.error:
             whole = False
         if whole and len(wanted) == size:
-            assert status[k] == 0 and out[k].tobytes() == wanted, k
+            assert status[k] == 0, k
+            assert out[k].tobytes() == wanted, k
         elif whole:
-            assert status[k] == (png_decode.SHORT if len(wanted) < size else png_decode.LONG), (k, status[k])
+            assert status[k] == (png_status.SHORT if len(wanted) < size else png_status.LONG), (k, status[k])
         else:
-            # What zlib can't finish has no end, or runs over its room on the way there.
-            assert status[k] in (png_decode.STREAM, png_decode.LONG), (k, status[k])
+            # A stream that zlib can't finish has no end, or is larger than its room before it.
+            assert status[k] in (png_status.STREAM, png_status.LONG), (k, status[k])
         assert 0 <= decoded[k] <= size
-    # A stream that was refused before is left alone.
+    # A stream that was refused before is skipped.
     out = cuda.to_device(np.full((1, size), 7, np.uint8))
     status = cuda.to_device(np.array([9], np.int32))
     one = cuda.to_device(np.zeros(1, np.int64))
-    cuda_inflate.inflate_batch(cuda.to_device(np.zeros(8, np.uint32)), one, one, size, out, one, status)
+    deflate.inflate_batch(cuda.to_device(np.zeros(8, np.uint32)), one, one, size, out, one, status)
     assert status.copy_to_host()[0] == 9
     assert (out.copy_to_host() == 7).all()
 
 
 def adler():
-    """Sums of any size and content as zlib's; a wrong one is a damaged stream, an earlier status stays."""
+    """Sums of any size and content are zlib's. A wrong one is a damaged stream, and an earlier status stays."""
     for size in (1, 31, 300) if SIMULATED else (1, 255, 256, 512 * 513, 2_000_003):
         data = rng.integers(0, 256, (4, size + 3), dtype=np.uint8)
         data[1] = 255
         sums = np.array([zlib.adler32(row[:size].tobytes()) for row in data], np.uint32)
         sums[2] ^= 1 << 16
         sums[3] ^= 1
-        status = cuda.to_device(np.array([0, 0, 0, png_decode.FILTER], np.int32))
-        cuda_png.check_adler_batch(cuda.to_device(data), size, cuda.to_device(sums), status)
-        assert status.copy_to_host().tolist() == [0, 0, png_decode.STREAM, png_decode.FILTER]
+        status = cuda.to_device(np.array([0, 0, 0, png_status.FILTER], np.int32))
+        png.check_adler_batch(cuda.to_device(data), size, cuda.to_device(sums), status)
+        assert status.copy_to_host().tolist() == [0, 0, png_status.STREAM, png_status.FILTER]
 
 
 def filters(dtype, shapes):
-    """Any mix of filters, images smaller and larger than a tile, and rows of no known filter."""
+    """Any mix of filters, images smaller and larger than a tile, and rows of unknown filters."""
     for shape in shapes:
         _batch, _channels, height, width = shape
         pixels = rng.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
@@ -135,13 +136,13 @@ def filters(dtype, shapes):
         bad = len(planes) - 1
         if bad:
             data[bad, (height - 1) * (1 + width * pixels.itemsize)] = 5
-            status[0] = png_decode.STREAM
+            status[0] = png_status.STREAM
         out, statuses = cuda.to_device(np.full_like(pixels, 99)), cuda.to_device(status)
-        cuda_png.unfilter_batch(cuda.to_device(data), out, statuses)
+        png.unfilter_batch(cuda.to_device(data), out, statuses)
         out = out.copy_to_host().reshape(planes.shape)
         wanted = status.tolist()
         if bad:
-            wanted[bad] = png_decode.FILTER
+            wanted[bad] = png_status.FILTER
             assert (out[0] == 99).all(), "a plane of a stream that was refused is written"
         assert statuses.copy_to_host().tolist() == wanted
         good = slice(1, bad) if bad else slice(None)
@@ -157,7 +158,7 @@ def filters_16():
 
 
 def decode(files, shape, dtype):
-    """The whole way: gathered on the host, inflated, summed up and unfiltered on the device."""
+    """Decode as in use: gather on the host; inflate, check and unfilter on the device."""
     height, width = shape
     size = height * (1 + width * np.dtype(dtype).itemsize)
     whole = np.zeros(png_gather.room(files) + ALIGNMENT, np.uint8)
@@ -170,14 +171,14 @@ def decode(files, shape, dtype):
     starts, sizes = cuda.to_device(found.starts), cuda.to_device(found.sizes)
     decoded = cuda.to_device(np.zeros(len(files), np.int64))
     words = cuda.to_device(buffer[: buffer.size // 4 * 4].view(np.uint32))
-    cuda_inflate.inflate_batch(words, starts, sizes, size, data, decoded, status)
-    cuda_png.check_adler_batch(data, size, cuda.to_device(found.adlers), status)
-    cuda_png.unfilter_batch(data, out, status)
+    deflate.inflate_batch(words, starts, sizes, size, data, decoded, status)
+    png.check_adler_batch(data, size, cuda.to_device(found.adlers), status)
+    png.unfilter_batch(data, out, status)
     return out.copy_to_host()[0], status.copy_to_host()
 
 
 def whole():
-    """Files to pixels; a file with right CRC-32 values around a stream of other pixels' sum is told."""
+    """Files decode to pixels; a right CRC-32 around a wrong Adler-32 is found."""
     shape = (6, 7) if SIMULATED else (512, 512)
     pixels = rng.normal(40, 9, (3, *shape)).clip(0, 255).astype(np.uint8)
     files = [encoded(plane, rng.integers(0, 5, shape[0]), pieces=(50,)) for plane in pixels]
@@ -185,12 +186,12 @@ def whole():
     stream[-1] ^= 1
     files.append(container(image_header(*shape), bytes(stream)))
     out, status = decode(files, shape, np.uint8)
-    assert status.tolist() == [0, 0, 0, png_decode.STREAM]
+    assert status.tolist() == [0, 0, 0, png_status.STREAM]
     np.testing.assert_array_equal(out[:3], pixels)
 
 
 def large():
-    """A batch of 1,536 real-sized channels of both depths, twice: the same bits, those of the writer."""
+    """A batch of 1,536 channels of 512 x 512, of both depths, decodes twice to the writer's pixels."""
     for dtype, scale in ((np.uint8, 12), (np.uint16, 900)):
         pixels = rng.gamma(2, scale, (6, 512, 512)).clip(0, np.iinfo(dtype).max).astype(dtype)
         files = [encoded(plane, 4, level=9) for plane in pixels] * 256

@@ -14,7 +14,7 @@ import torch
 from numba import config, cuda
 from png_writer import container, encoded, filtered, image_header
 from rxrx_kernels.cuda import deflate, nvcomp, png
-from rxrx_kernels.png import decode as png_decode
+from rxrx_kernels.png import status as png_status
 
 from rxrx_fast.decode import cuda_png
 from rxrx_fast.runtime.buffers import Buffers
@@ -104,7 +104,7 @@ def main():
             launcher = cuda_png.PngLauncher(0, 1, (9, 11), 2, Buffers(2), batch=3, inflate=inflate)
             packed = launcher.pack(files, pool)
             launch = launcher.launch(torch.from_numpy(packed.buffer), packed)
-            assert launch.status.tolist() == [0, 0, png_decode.CONTAINER, 0, 0, png_decode.STREAM], launch.status
+            assert launch.status.tolist() == [0, 0, png_status.CONTAINER, 0, 0, png_status.STREAM], launch.status
             assert launcher.settle(launch) == [1, 2]
             found = launch.stack.numpy()
             assert (found[0] == pixels[0]).all(), inflate

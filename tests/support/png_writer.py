@@ -1,4 +1,4 @@
-"""A PNG writer that can do what Pillow's can't: any filter in any row, any chunks, and files that are written wrong."""
+"""A PNG writer that can do more than Pillow's: any filter in any row, any chunks, and invalid files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """One chunk with its right CRC-32."""
+    """Write one chunk with its CRC-32."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -21,9 +21,9 @@ def image_header(height, width, depth=8, color=0, compression=0, filtering=0, in
 
 
 def filtered(pixels: np.ndarray, filters) -> np.ndarray:
-    """(H, 1 + row bytes) uint8: each row of (H, W) uint8 or uint16 pixels behind its filter's byte.
+    """Filter (H, W) uint8 or uint16 pixels: (H, 1 + row bytes) uint8, each row behind its filter's byte.
 
-    Filtering needs no order, since all neighbours are known: these are the formulas of section 9.2 on whole arrays.
+    All neighbours are known, so these are the formulas of section 9.2 on whole arrays.
     """
     size = pixels.itemsize
     raw = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(len(pixels), -1).astype(np.int16)
@@ -41,14 +41,14 @@ def filtered(pixels: np.ndarray, filters) -> np.ndarray:
 def encoded(
     pixels, filters=4, *, level=6, pieces=None, before=b"", after=b"", strategy=zlib.Z_DEFAULT_STRATEGY
 ) -> bytes:
-    """A whole file. ``pieces``: sizes of the IDAT chunks but the last; ``before``, ``after``: chunks around them."""
+    """Write a file. ``pieces``: sizes of the IDAT chunks but the last; ``before``, ``after``: chunks around them."""
     packer = zlib.compressobj(level, zlib.DEFLATED, 15, 9, strategy)
     stream = packer.compress(filtered(pixels, filters).tobytes()) + packer.flush()
     return container(image_header(*pixels.shape, 8 * pixels.itemsize), stream, pieces, before, after)
 
 
 def container(head: bytes, stream: bytes, pieces=None, before=b"", after=b"") -> bytes:
-    """A file around a zlib stream."""
+    """Write a file around a zlib stream."""
     ends = [*np.minimum(np.cumsum([0, *(pieces or ())]), len(stream)).tolist(), len(stream)]
     image_data = b"".join(chunk(b"IDAT", stream[a:b]) for a, b in pairwise(ends))
     return SIGNATURE + head + before + image_data + after + chunk(b"IEND", b"")

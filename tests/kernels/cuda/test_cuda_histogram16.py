@@ -1,4 +1,4 @@
-"""Statistics of 16-bit pixels on CUDA: on Numba's simulator against the CPU's, compiled to PTX, and on a GPU."""
+"""Histograms of 16-bit pixels on CUDA: on Numba's simulator against the CPU's, compiled to PTX, and on a GPU."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ needs_numba_cuda = pytest.mark.skipif(
 # The simulator is chosen by an environment variable before numba is imported, so it runs in a process of its own.
 ON_THE_SIMULATOR = """
 import numpy as np
-from rxrx_kernels import cuda_moments16 as kernels
+from rxrx_kernels.cuda import histogram16 as kernels
 from rxrx_kernels.histogram.uint16 import BINS16, Histogram, histogram16
 rng = np.random.default_rng(0)
 # More pixels than a block adds up; channels of each width of bins, one of a single value, and the extremes.
@@ -53,7 +53,7 @@ def test_on_the_simulator():
 
 
 def test_the_largest_sums_fit():
-    """2^31 white pixels: the sum of squares needs 63 bits, and is split as the CPU splits it."""
+    """The sum of squares of 2^31 white pixels needs 63 bits, and is split as on the CPU."""
     from rxrx_kernels.cuda import histogram16 as kernels
 
     pixels, white = 1 << 31, 65535
@@ -68,14 +68,15 @@ def test_the_largest_sums_fit():
 @needs_numba_cuda
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
 def test_kernels_compile_to_ptx(capability):
-    """For both architectures, in whole numbers alone."""
-    from rxrx_kernels.cuda import histogram16 as cuda_moments16
+    """The kernels compile for both architectures, with integers alone."""
+    from rxrx_kernels.cuda import histogram16
 
-    compiled = cuda_moments16.ptx(capability)
+    compiled = histogram16.ptx(capability)
     assert set(compiled) == {"extremes", "count16"}
     for name, text in compiled.items():
         assert f".target sm_{capability[0]}{capability[1]}" in text
-        assert ".f64" not in text and ".f32" not in text, name
+        assert ".f64" not in text, name
+        assert ".f32" not in text, name
     assert "min.s32" in compiled["extremes"]
     assert "atom" in compiled["extremes"]
 
@@ -83,7 +84,7 @@ def test_kernels_compile_to_ptx(capability):
 @pytest.mark.gpu
 @pytest.mark.parametrize("top", [1, 4096, 4097, 30000, 65536])
 def test_gpu_equals_cpu(top):
-    """Whole sites, twice: the same numbers as the CPU's, whatever the order in which blocks add up."""
+    """Whole sites give the CPU's numbers, whatever the order in which blocks add up."""
     from rxrx_kernels.cuda import histogram16 as kernels
 
     stack = np.random.default_rng(top).integers(0, top, (4, 6, 512, 512)).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""PNG on a GPU: inflate, Adler-32 and filters; on the simulator, compiled for a GPU, and on a GPU where there is one.
+"""PNG on a GPU: inflate, Adler-32 and filters on the simulator, compiled to PTX, and on a GPU.
 
 The same cases run on the simulator, at sizes that it can do in seconds, and on a GPU, at the size of real channels.
 """
@@ -35,18 +35,17 @@ def simulate(case):
     + [pytest.param(name, marks=pytest.mark.slow(6)) for name in ("filters_8", "filters_16")],
 )
 def test_on_the_simulator(case):
-    """Bit-equal to zlib and to the filters' formulas; damaged streams end in a status and leave all else alone."""
+    """Bit-equal to zlib and to the filters' formulas; damaged streams end with a status and change nothing else."""
     simulate(case)
 
 
 @needs_numba_cuda
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
 def test_kernels_compile_to_ptx(capability):
-    """For both architectures, without local memory, calls or floating point; filters hand pixels on by shuffle."""
-    from rxrx_kernels.cuda import deflate as cuda_inflate
-    from rxrx_kernels.cuda import png as cuda_png
+    """The kernels compile for both architectures, without local memory, calls or floating point."""
+    from rxrx_kernels.cuda import deflate, png
 
-    compiled = {**cuda_png.ptx(capability), **cuda_inflate.ptx(capability)}
+    compiled = {**png.ptx(capability), **deflate.ptx(capability)}
     assert set(compiled) == {"unfilter_8", "unfilter_16", "adler", "inflate"}
     for name, text in compiled.items():
         assert f".target sm_{capability[0]}{capability[1]}" in text
@@ -58,7 +57,7 @@ def test_kernels_compile_to_ptx(capability):
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", ["blocks", "damage", "adler", "filters_8", "filters_16", "whole", "large"])
 def test_on_a_gpu(case):
-    """As on the simulator, and whole batches of 512 x 512, in a process of its own: a fault would end the context."""
+    """As on the simulator, and whole batches of 512 x 512. In its own process: a fault would end the CUDA context."""
     run = subprocess.run(
         [sys.executable, "cuda_png_cases.py", case], cwd=HERE, capture_output=True, text=True, timeout=280, check=False
     )

@@ -1,4 +1,4 @@
-"""The binding of nvCOMP: what can be asked of it without a GPU, its refusals, and on a GPU the streams themselves."""
+"""The binding of nvCOMP: its versions and checks without a GPU, and its streams on a GPU."""
 
 import ctypes
 import sys
@@ -24,14 +24,14 @@ class Face:
 
 
 def test_structures_are_as_in_the_header():
-    """The options are 64 bytes by value, as nvcomp/deflate.h has them."""
+    """The options are 64 bytes by value, as in nvcomp/deflate.h."""
     assert ctypes.sizeof(nvcomp._Options) == 64
     assert ctypes.sizeof(nvcomp._Alignments) == 24
 
 
 @needs_nvcomp
 def test_what_the_library_says_of_itself():
-    """Version 5, words for a status, streams aligned to at most 16 bytes, and memory for thousands of streams."""
+    """NvCOMP is version 5, has words for a status, and aligns streams to at most 16 bytes."""
     assert nvcomp.version()[0] == 5
     assert nvcomp.status_text(0)
     assert nvcomp.status_text(12) != nvcomp.status_text(0)
@@ -43,7 +43,7 @@ def test_what_the_library_says_of_itself():
 
 
 def test_another_version_is_refused(monkeypatch):
-    """NvCOMP 6 has another interface: not available, and an error that says so."""
+    """NvCOMP 6 has another interface: it is not available, and the error says why."""
 
     def tell(found):
         found._obj.version = 6000
@@ -54,27 +54,27 @@ def test_another_version_is_refused(monkeypatch):
     nvcomp._library.cache_clear()
     assert not nvcomp.available()
     monkeypatch.setitem(sys.modules, "nvidia.libnvcomp", SimpleNamespace(load_library=lambda: six))
-    with pytest.raises(ImportError, match="nvCOMP 6.0.0 has another interface"):
+    with pytest.raises(ImportError, match=r"nvCOMP 6\.0\.0 has another interface"):
         nvcomp.version()
     nvcomp._library.cache_clear()
 
 
 @needs_nvcomp
 def test_arrays_that_do_not_fit_are_refused():
-    """Another length, another type or a stride is an error before anything is queued."""
+    """Another length, dtype or stride is an error before anything is queued."""
     words = [Face((3,)) for _ in range(5)]
     for wrong in (Face((2,)), Face((3,), "<f8"), Face((3,), "<u4"), Face((3,), strides=(16,))):
-        with pytest.raises(ValueError, match="expected|contiguous"):
+        with pytest.raises(ValueError, match=r"expected|contiguous"):
             nvcomp.inflate_batch(words[0], wrong, *words[2:5], Face((3,), "<i4"), None, 0)
         if wrong.shape == (3,) and wrong.__cuda_array_interface__["typestr"] != "<u4":
-            with pytest.raises(ValueError, match="expected|contiguous"):
+            with pytest.raises(ValueError, match=r"expected|contiguous"):
                 nvcomp.inflate_batch(*words, wrong, None, 0)
 
 
 @pytest.mark.gpu
 @needs_nvcomp
 def test_streams_on_a_gpu():
-    """Streams of every kind of block inflate to their bytes; one that holds more than its room says so."""
+    """Streams of every kind of block inflate to their bytes; one larger than its room gets a status."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 6, 512 * 513).astype(np.int8).tobytes()
     texts = [noise, b"abc" * 1000, noise[:1000], b"\0" * 70000]

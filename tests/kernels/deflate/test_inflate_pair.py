@@ -1,7 +1,7 @@
-"""The inflater for two streams: what it takes is what zlib makes of it, and it stays within its memory.
+"""The inflater for two streams: it inflates to the same bytes as zlib, and stays within its memory.
 
-It may refuse a stream that zlib takes (libdeflate is asked then), so that has to be shown not to happen to streams that
-writers write; and it must never take one that zlib refuses.
+It may refuse a stream that zlib takes, because libdeflate then inflates it. The tests show that this does not happen to
+streams of real writers, and that it never takes a stream that zlib refuses.
 """
 
 import ctypes
@@ -12,111 +12,23 @@ import zlib
 
 import numpy as np
 import pytest
+from deflate_streams import ADLER32, ROOM, Bits, Guarded, by_zlib, damaged, dynamic, inflate_all, packed, with_its_sum
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit
 from PIL import Image
 from png_writer import container, encoded, filtered, image_header
 from rxrx_kernels.deflate import huffman
-from rxrx_kernels.deflate import libdeflate as inflate
-from rxrx_kernels.deflate import pair as inflate_pair
+from rxrx_kernels.deflate import pair as inflater
 from rxrx_kernels.png import files as png
 
-ROOM = inflate_pair.ROOM
-ADLER32 = np.uint64(inflate.functions().adler32)
-#: Wounded streams; RXRX_FUZZ says how many, as in test_decode.py.
+#: Damaged streams; RXRX_FUZZ says how many, as in test_decode.py.
 CASES = int(os.environ.get("RXRX_FUZZ", "200000")) // 4
 STRATEGIES = [zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE, zlib.Z_FIXED]
-
-
-@njit
-def _inflate_all(sources, sizes, targets, expected, phases, states, tables, tails, adler32):
-    """Streams through the two slots, in order; whoever is done makes room for the next."""
-    states[:] = np.uint64(0)
-    held, following = [-1, -1], 0
-    while True:
-        for slot in range(2):
-            if held[slot] < 0 and following < sources.size:
-                source, size = sources[following], sizes[following]
-                inflate_pair.begin(states[slot], source, size, targets[following], expected[following])
-                held[slot] = following
-                following += 1
-        if held[0] < 0 and held[1] < 0:
-            return
-        inflate_pair.work(states, tables, tails, adler32)
-        for slot in range(2):
-            if held[slot] >= 0 and states[slot, inflate_pair.PHASE] != inflate_pair.BUSY:
-                phases[held[slot]] = states[slot, inflate_pair.PHASE]
-                held[slot] = -1
-                states[slot, inflate_pair.PHASE] = inflate_pair.FREE
-
-
-def guarded(array, size):
-    """An array of ``size`` bytes with 64 canaries in front and behind, and a check that they live."""
-    whole = np.full(size + 128, 0xC5, np.uint8)
-
-    def alive():
-        return (whole[:64] == 0xC5).all() and (whole[64 + size :] == 0xC5).all()
-
-    whole[64 : 64 + size] = array
-    return whole[64 : 64 + size], alive
-
-
-class Guarded:
-    """Two streams' workspace and targets between canaries."""
-
-    def __init__(self):
-        self.work, self.checks = [], []
-        for array in inflate_pair.workspace():
-            memory, alive = guarded(array.view(np.uint8).ravel(), array.nbytes)
-            self.work.append(memory.view(array.dtype).reshape(array.shape))
-            self.checks.append(alive)
-
-    def inflate(self, streams, sizes):
-        """What becomes of each: the bytes, or None if it is refused. Nothing but the targets may change."""
-        targets = [guarded(np.full(size + ROOM, 0x5A, np.uint8), size + ROOM) for size in sizes]
-        sources = [np.frombuffer(stream, np.uint8) for stream in streams]
-        phases = np.zeros(len(streams), np.int64)
-        _inflate_all(
-            np.array([source.ctypes.data for source in sources], np.uint64),
-            np.array([len(source) for source in sources], np.uint64),
-            np.array([target.ctypes.data for target, _ in targets], np.uint64),
-            np.array(sizes, np.uint64),
-            phases,
-            *self.work,
-            ADLER32,
-        )
-        assert all(alive() for _, alive in targets)
-        assert all(alive() for alive in self.checks)
-        assert set(phases.tolist()) <= {int(inflate_pair.DONE), int(inflate_pair.FAILED)}
-        return [
-            target[:size].tobytes() if phase == inflate_pair.DONE else None
-            for (target, _), size, phase in zip(targets, sizes, phases)
-        ]
 
 
 @pytest.fixture(scope="module")
 def pair():
     return Guarded()
-
-
-def by_zlib(stream, size):
-    """The bytes if a stream is whole and holds so many."""
-    unpacker = zlib.decompressobj()
-    try:
-        found = unpacker.decompress(stream, size + 1)
-    except zlib.error:
-        return None
-    return found if unpacker.eof and len(found) == size else None
-
-
-def packed(data, level=6, strategy=zlib.Z_DEFAULT_STRATEGY, memory=8, flushes=(), window=15):
-    """A zlib stream. ``flushes``: (position, mode) at which blocks are cut short."""
-    packer, parts, start = zlib.compressobj(level, zlib.DEFLATED, window, memory, strategy), [], 0
-    for position, mode in flushes:
-        parts += [packer.compress(data[start:position]), packer.flush(mode)]
-        start = position
-    return b"".join([*parts, packer.compress(data[start:]), packer.flush()])
 
 
 def texts(size, seed=0):
@@ -139,7 +51,7 @@ def texts(size, seed=0):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("level", range(10))
 def test_all_levels_and_strategies(pair, level, strategy):
-    """Whatever zlib writes is taken, and comes out as it went in."""
+    """Streams of every level and strategy of zlib are taken, and inflate to their bytes."""
     everything = list(texts(40000, level).values())
     streams = [packed(data, level, strategy) for data in everything]
     assert pair.inflate(streams, [len(data) for data in everything]) == everything
@@ -147,7 +59,7 @@ def test_all_levels_and_strategies(pair, level, strategy):
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 8, 31, 32, 33, 257, 258, 259, 319, 320, 321, 4096])
 def test_short_streams(pair, size):
-    """The ends of source and target meet the margins of the fast loop."""
+    """Streams so short that source and target end within the margins of the fast loop."""
     everything = [data[:size] for data in texts(5000).values()]
     for level in (0, 1, 9):
         streams = [packed(data, level) for data in everything]
@@ -168,7 +80,7 @@ def test_short_streams(pair, size):
     st.binary(max_size=40),
 )
 def test_any_bytes_any_blocks(pair, parts, repeats, level, strategy, memory, window, flushes, behind):
-    """Any text, window and memory, blocks cut anywhere (stored ones between others), and bytes behind the stream."""
+    """Any bytes, window and memory level, blocks cut anywhere, stored blocks between, and bytes behind the stream."""
     data = b"".join(parts) * repeats
     stream = packed(data, level, strategy, memory, sorted(flushes), window)
     found = pair.inflate([stream + behind, packed(b"other" * 500), stream], [len(data), 2500, len(data)])
@@ -176,7 +88,7 @@ def test_any_bytes_any_blocks(pair, parts, repeats, level, strategy, memory, win
 
 
 def test_thousands_of_blocks(pair):
-    """A block a few bytes: the tables are built anew each time, or kept where they are the fixed ones."""
+    """Blocks of a few bytes: tables are built for each block, and kept between blocks of fixed codes."""
     data = texts(30000)["few symbols"]
     for mode in (zlib.Z_SYNC_FLUSH, zlib.Z_PARTIAL_FLUSH):
         streams = [
@@ -184,38 +96,6 @@ def test_thousands_of_blocks(pair):
             for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED)
         ]
         assert pair.inflate(streams, [30000, 30000]) == [data, data]
-
-
-class Bits:
-    """A deflate stream written bit by bit, lowest first; codes are written highest first."""
-
-    def __init__(self):
-        self.bits = []
-
-    def number(self, value, size):
-        self.bits += [(value >> k) & 1 for k in range(size)]
-        return self
-
-    def code(self, value, size):
-        self.bits += [(value >> k) & 1 for k in range(size - 1, -1, -1)]
-        return self
-
-    def stream(self, text=b""):
-        """With the header and the Adler-32 of zlib's format."""
-        deflated = np.packbits(np.array(self.bits, np.uint8), bitorder="little").tobytes()
-        return b"\x78\x01" + deflated + zlib.adler32(text).to_bytes(4, "big")
-
-
-def dynamic(lengths, literals, distances, precode=None):
-    """A last block's header: code lengths of all symbols, each written by itself."""
-    order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
-    precode = precode or {symbol: 4 for symbol in range(16)}
-    bits = Bits().number(1, 1).number(2, 2).number(literals - 257, 5).number(distances - 1, 5).number(15, 4)
-    for symbol in order:
-        bits.number(precode.get(symbol, 0), 3)
-    for length in lengths:
-        bits.code(length, 4)
-    return bits
 
 
 def lengths_of(literals=257, distances=1, **given):
@@ -226,7 +106,7 @@ def lengths_of(literals=257, distances=1, **given):
 
 
 def test_a_lone_distance_code_is_allowed(pair):
-    """Section 3.2.7: one distance code of one bit, whose other half stands for nothing; or none at all."""
+    """Section 3.2.7: a single distance code of one bit, whose other value has no meaning; or no code at all."""
     lengths = lengths_of(258, 1, s97=2, s256=2, s257=1, s258=1)
     one = dynamic(lengths, 258, 1).code(2, 2).code(0, 1).code(0, 1).code(3, 2).stream(b"aaaa")
     none = dynamic(lengths_of(257, 1, s97=1, s256=1), 257, 1).code(0, 1).code(1, 1).stream(b"a")
@@ -235,9 +115,6 @@ def test_a_lone_distance_code_is_allowed(pair):
     other_half = dynamic(lengths, 258, 1).code(2, 2).code(0, 1).code(1, 1).code(3, 2).stream(b"aaaa")
     assert by_zlib(other_half, 4) is None
     assert pair.inflate([other_half], [4]) == [None]
-
-
-FIXED = Bits().number(1, 1).number(1, 2)
 
 
 @pytest.mark.parametrize(
@@ -264,14 +141,14 @@ FIXED = Bits().number(1, 1).number(1, 2)
     ],
 )
 def test_what_is_refused(pair, stream, size):
-    """Truncated, of another size, not zlib's, a wrong sum, and codes that can't be: zlib refuses them too."""
+    """Truncated, of another size, not zlib's, a wrong Adler-32, impossible codes: zlib refuses them too."""
     assert by_zlib(stream, size) is None
     assert pair.inflate([stream, packed(b"whole")], [size, 5]) == [None, b"whole"]
 
 
 @pytest.mark.parametrize(("length_code", "distance_code"), [(1, 0), (29, 29), (30, 0), (31, 0), (1, 30), (1, 31)])
 def test_matches_before_the_start_and_symbols_for_nothing(pair, length_code, distance_code):
-    """A distance in front of the first byte, and the symbols 286, 287, 30 and 31."""
+    """Refuse a distance to before the first byte, and the symbols 286, 287, 30 and 31, which have no meaning."""
     bits = Bits().number(1, 1).number(1, 2)
     if distance_code >= 30 or length_code >= 30:
         for _ in range(3):
@@ -283,43 +160,9 @@ def test_matches_before_the_start_and_symbols_for_nothing(pair, length_code, dis
         assert pair.inflate([stream], [size]) == [None]
 
 
-def hurt(rng, stream):
-    """A stream with one to three wounds in its deflate data."""
-    data = bytearray(stream)
-    for _ in range(rng.integers(1, 4)):
-        at = int(rng.integers(0, len(data)))
-        match rng.integers(0, 5):
-            case 0:
-                data[at] ^= 1 << int(rng.integers(0, 8))
-            case 1:
-                data[at] = rng.integers(0, 256)
-            case 2:
-                del data[at : at + int(rng.integers(1, 9))]
-            case 3:
-                data[at:at] = rng.bytes(int(rng.integers(1, 9)))
-            case 4:
-                data[at : at + 3] = b"\xff" * 3
-        if not data:
-            break
-    return bytes(data)
-
-
-def with_its_sum(stream):
-    """Damage that the checksum does not tell: what zlib makes of the bytes gets its right Adler-32."""
-    unpacker, found = zlib.decompressobj(-15), b""
-    try:
-        found = unpacker.decompress(stream[2:], 1 << 20)
-    except zlib.error:
-        return stream, 5000
-    if not unpacker.eof:
-        return stream, len(found)
-    end = len(stream) - len(unpacker.unused_data)
-    return stream[:end] + zlib.adler32(found).to_bytes(4, "big"), len(found)
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_damage_that_no_checksum_tells(pair, seed):
-    """Wounded streams whose Adler-32 is right again: taken as zlib takes them, bit for bit, or refused."""
+    """Damaged streams with a right Adler-32 are taken as zlib takes them, bit for bit, or refused."""
     rng = np.random.default_rng(seed)
     whole = [
         packed(data, level, strategy, 9)
@@ -328,11 +171,11 @@ def test_damage_that_no_checksum_tells(pair, seed):
     ]
     taken = refused = 0
     for _ in range(CASES // 64):
-        cases = [with_its_sum(hurt(rng, whole[rng.integers(len(whole))])) for _ in range(32)]
+        cases = [with_its_sum(damaged(rng, whole[rng.integers(len(whole))])) for _ in range(32)]
         found = pair.inflate([stream for stream, _ in cases], [size for _, size in cases])
         for (stream, size), mine in zip(cases, found):
             theirs = by_zlib(stream, size)
-            # Only what no writer writes may be refused for libdeflate to look at; such codes do not come out of these.
+            # The inflater may refuse codes that no writer makes. Damage to these streams makes none of them.
             assert mine == theirs
             taken, refused = taken + (mine is not None), refused + (mine is None)
     assert taken > CASES // 20
@@ -341,7 +184,7 @@ def test_damage_that_no_checksum_tells(pair, seed):
 
 @pytest.fixture
 def cliffs():
-    """Two memories that end where the process has no more: (source, target), each of 64 KB, and the way back."""
+    """Make two 64 KB buffers, (source, target), with an inaccessible page behind each."""
     libc, size = ctypes.CDLL(None, use_errno=True), 16 * mmap.PAGESIZE
     memories, ends = [], []
     for _ in range(2):
@@ -355,9 +198,9 @@ def cliffs():
 
 
 def test_nothing_is_touched_beyond_the_memory(cliffs):
-    """Sources that end with the last byte of a page, targets whose room does, whole and wounded: no fault."""
+    """Sources and targets that end at an inaccessible page, whole and damaged streams: no fault."""
     source, target = cliffs
-    rng, work = np.random.default_rng(7), inflate_pair.workspace()
+    rng, work = np.random.default_rng(7), inflater.workspace()
     whole = [
         (packed(data, level, strategy, 9, [(700, zlib.Z_SYNC_FLUSH)]), len(data))
         for size in (9, 300, 1500, 20000)
@@ -368,13 +211,13 @@ def test_nothing_is_touched_beyond_the_memory(cliffs):
     for k in range(1500):
         stream, size = whole[k % len(whole)]
         if k >= len(whole):
-            stream = hurt(rng, stream)
+            stream = damaged(rng, stream)
             stream, size = with_its_sum(stream) if k % 2 else (stream, size)
         if not 0 < len(stream) <= source.size or size + ROOM > target.size:
             continue
         source[-len(stream) :] = np.frombuffer(stream, np.uint8)
         phases, end = np.zeros(1, np.int64), np.uint64(target.ctypes.data + target.size - size - ROOM)
-        _inflate_all(
+        inflate_all(
             np.array([source.ctypes.data + source.size - len(stream)], np.uint64),
             np.array([len(stream)], np.uint64),
             np.array([end], np.uint64),
@@ -383,16 +226,16 @@ def test_nothing_is_touched_beyond_the_memory(cliffs):
             *work,
             ADLER32,
         )
-        taken += phases[0] == inflate_pair.DONE
+        taken += phases[0] == inflater.DONE
         mine = target[target.size - size - ROOM : target.size - ROOM].tobytes()
-        assert phases[0] != inflate_pair.DONE or mine == by_zlib(stream, size)
+        assert phases[0] != inflater.DONE or mine == by_zlib(stream, size)
     assert taken >= len(whole)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_sites_of_any_number_of_files(count, dtype):
-    """Two at a time, the odd one alone, damaged ones among them: each file has its own status and its own plane."""
+    """Any number of files, one of them damaged: each has its own status and its own plane."""
     rng, shape = np.random.default_rng(count), (100, 120)
     pixels = rng.integers(0, 9, (count, *shape)).astype(dtype).cumsum(axis=2).astype(dtype)
     files = [encoded(plane, k % 5, level=1 + k, pieces=(1000, 10)[: k % 3]) for k, plane in enumerate(pixels)]
@@ -410,7 +253,7 @@ def test_sites_of_any_number_of_files(count, dtype):
 
 @pytest.mark.real
 def test_no_real_file_is_left_to_libdeflate(pair, real_root):
-    """Every real stream is taken, and inflates to what zlib makes of it."""
+    """Every real stream is taken, and inflates to the same bytes as by zlib."""
     streams = []
     for path in sorted(real_root.rglob("*.png"))[:36]:
         data, position, stream = path.read_bytes(), 8, b""
@@ -424,7 +267,7 @@ def test_no_real_file_is_left_to_libdeflate(pair, real_root):
 
 
 def test_files_as_pillow_writes_them_are_taken(pair):
-    """What Pillow writes of noise on a slope, at every level."""
+    """Streams that Pillow writes of noise on a slope are taken at every level."""
     rng = np.random.default_rng(0)
     pixels = (np.add.outer(np.arange(200), np.arange(300)) // 3 + rng.integers(0, 5, (200, 300))).astype(np.uint8)
     for level in range(10):
@@ -439,7 +282,7 @@ def test_files_as_pillow_writes_them_are_taken(pair):
 
 @pytest.mark.parametrize("index_bits", [huffman.LITERALS, huffman.DISTANCES])
 def test_the_longest_codes_have_room(pair, index_bits):
-    """A code of all lengths up to 15 bits, in which every long one shares a second table with one other."""
+    """A code of all lengths up to 15 bits, in which every long code shares a second table with one other."""
     lengths = [0] * 286
     for k in range(14):
         lengths[97 + k] = k + 1

@@ -1,4 +1,4 @@
-"""Decoding whole files: bit for bit what Pillow decodes, and every damaged file refused with its reason.
+"""Decoding whole files: the same bits as Pillow, and every damaged file refused with its reason.
 
 RXRX_FUZZ=200000 python -m pytest tests/kernels/png/test_decode.py -k mutated    runs the fuzzer for longer
 """
@@ -21,18 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from png_writer import SIGNATURE, chunk, container, encoded, filtered, image_header
-from rxrx_kernels.deflate import libdeflate as inflate
+from png_mutants import HEAD, PIXELS, SHAPE, STREAM, WHOLE, expected, mutants, pixels_of
+from png_writer import SIGNATURE, chunk, container, encoded, image_header
+from rxrx_kernels.deflate import libdeflate
 from rxrx_kernels.png import files as png
 
 MUTATIONS = int(os.environ.get("RXRX_FUZZ", "200000"))
-
-
-def pixels_of(shape, dtype=np.uint8, seed=0):
-    """Noise on a slope: both literals and matches for the inflater, and every filter has something to do."""
-    rng = np.random.default_rng(seed)
-    slope = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) * 3
-    return (slope + rng.integers(0, 40, shape) * rng.integers(0, 2)).astype(dtype)
 
 
 def decode(data, shape, dtype=np.uint8):
@@ -57,7 +51,7 @@ def by_pillow(data):
     st.integers(0, 2**32),
 )
 def test_as_pillow_decodes(height, width, dtype, level, pieces, strategy, seed):
-    """Any size, mixture of filters, zlib level and strategy, and any split into IDAT chunks, empty ones included."""
+    """Any size, mix of filters, zlib level and strategy, and any split into IDAT chunks, also empty ones."""
     pixels = pixels_of((height, width), dtype, seed)
     filters = np.random.default_rng(seed).integers(0, 5, height)
     data = encoded(pixels, filters, level=level, pieces=pieces, strategy=strategy)
@@ -67,20 +61,20 @@ def test_as_pillow_decodes(height, width, dtype, level, pieces, strategy, seed):
 
 @pytest.mark.parametrize("shape", [(4096, 4096), (1, 4096), (4096, 1), (1, 1), (4095, 31)])
 def test_from_one_pixel_to_sixteen_million(shape):
-    """The sizes at both ends."""
+    """The smallest and the largest sizes decode to their pixels."""
     pixels = pixels_of(shape)
     data = encoded(pixels, np.arange(shape[0]) % 5, level=1)
     np.testing.assert_array_equal(decode(data, shape), pixels)
 
 
 def test_a_byte_in_every_chunk():
-    """As many IDAT chunks as there are compressed bytes."""
+    """A file with as many IDAT chunks as compressed bytes decodes."""
     pixels = pixels_of((20, 30))
     np.testing.assert_array_equal(decode(encoded(pixels, pieces=[1] * 5000), pixels.shape), pixels)
 
 
 def test_other_chunks_and_trailing_bytes_are_passed_over():
-    """Gamma, size, text, time and private chunks around the image data, and bytes behind the end."""
+    """Skip gamma, size, text, time and private chunks around the image data, and bytes behind the end."""
     pixels = pixels_of((20, 30))
     before = chunk(b"gAMA", bytes(4)) + chunk(b"pHYs", bytes(9)) + chunk(b"tEXt", b"a\0b") + chunk(b"prVt", b"")
     data = encoded(pixels, before=before, after=chunk(b"tIME", bytes(7)) + chunk(b"tEXt", b"c\0d")) + b"trailing"
@@ -89,14 +83,14 @@ def test_other_chunks_and_trailing_bytes_are_passed_over():
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda data: np.frombuffer(data, np.uint8)])
 def test_any_bytes_are_taken(wrap):
-    """bytes, views and arrays, writeable or not."""
+    """Take bytes, views and arrays, writeable or not."""
     pixels = pixels_of((20, 30))
     np.testing.assert_array_equal(decode(wrap(encoded(pixels)), pixels.shape), pixels)
 
 
 @pytest.mark.real
 def test_real_files(real_root):
-    """Every real file, as Pillow decodes it, into the samples of one batch array."""
+    """Every real file decodes as by Pillow, into the samples of one batch array."""
     paths = sorted(real_root.rglob("*.png"))
     assert len(paths) >= 120
     batch = np.empty((len(paths) // 6, 6, 512, 512), np.uint8)
@@ -108,12 +102,6 @@ def test_real_files(real_root):
 
 # Damage
 # ------------------------------------------------------------------------------------------------------------------
-
-SHAPE = (12, 10)
-PIXELS = pixels_of(SHAPE, seed=3)
-STREAM = zlib.compress(filtered(PIXELS, np.arange(12) % 5).tobytes(), 9)
-HEAD = image_header(*SHAPE)
-WHOLE = container(HEAD, STREAM)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +145,7 @@ WHOLE = container(HEAD, STREAM)
     ],
 )
 def test_every_damage_has_a_reason(data, reason):
-    """The message names what is wrong, and the index says with which of the files; the others are decoded."""
+    """The message says what is wrong, and the index with which file; the others are decoded."""
     out = np.zeros((3, *SHAPE), np.uint8)
     with pytest.raises(png.PngError, match=reason) as caught:
         png.decode_site([WHOLE, data, WHOLE], out)
@@ -166,7 +154,7 @@ def test_every_damage_has_a_reason(data, reason):
 
 
 def test_an_error_survives_a_process_boundary():
-    """Worker processes send their errors home by pickle."""
+    """An error keeps its message and index through pickle, as between worker processes."""
     error = pickle.loads(pickle.dumps(png.PngError("damaged", 4)))
     assert (str(error), error.index) == ("damaged", 4)
 
@@ -183,7 +171,7 @@ def test_an_error_survives_a_process_boundary():
     ],
 )
 def test_what_is_supported(header, taken):
-    """Grayscale of 8 or 16 bits that is not interlaced."""
+    """Only grayscale of 8 or 16 bits that is not interlaced is supported."""
     assert png.supported(png.Header(10, 12, *header)) == bool(taken)
 
 
@@ -199,96 +187,13 @@ def test_what_is_supported(header, taken):
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(files, out, scratch, reason):
-    """Checked before the compiled loop, which trusts its arguments."""
+    """Arrays are checked before the compiled loop, which trusts its arguments."""
     with pytest.raises(ValueError, match=reason):
         png.decode_site(files, out, scratch and png.Scratch(*scratch))
 
 
-def expected(data):
-    """What a decoder of 12 x 10 grayscale must do, in plain Python on zlib: the pixels, or None."""
-    try:
-        found = png.verify(data)
-    except png.PngError:
-        return None
-    if (found.height, found.width) != SHAPE or not png.supported(found) or found.bit_depth != 8:
-        return None
-    stream, position, closed = b"", 8, False
-    while True:
-        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
-        if kind == b"IEND":
-            break
-        if kind == b"IDAT":
-            if closed:
-                return None
-            stream += data[position + 8 : position + 8 + length]
-        elif stream:
-            closed = True
-        if not kind[0] & 32 and kind not in (b"IDAT", b"PLTE") and position > 8:
-            return None
-        position += 12 + length
-    unpacker = zlib.decompressobj()
-    try:
-        rows = unpacker.decompress(stream, 133)
-    except zlib.error:
-        return None
-    if not unpacker.eof or len(rows) != 132 or max(rows[::11]) > 4:
-        return None
-    out = [[0] * 11 for _ in range(13)]
-    for y in range(12):
-        kind = rows[11 * y]
-        for x in range(10):
-            a, b, c = out[y + 1][x], out[y][x + 1], out[y][x]
-            p = a + b - c
-            paeth = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2] if kind == 4 else 0
-            out[y + 1][x + 1] = (rows[11 * y + 1 + x] + (0, a, b, (a + b) // 2, paeth)[kind]) & 255
-    return np.array(out, np.uint8)[1:, 1:]
-
-
-def mutants(seed):
-    """Endless damaged files: bytes anywhere; in the zlib stream, under right CRCs; in the rows, in a right stream."""
-    rng = np.random.default_rng(seed)
-    seeds = [
-        encoded(pixels_of(SHAPE, seed=k), np.arange(12) % 5, level=level, pieces=(40, 3))
-        for k in (0, 3)
-        for level in (0, 1, 9)
-    ]
-    streams = [
-        zlib.compress(filtered(pixels_of(SHAPE, seed=k), 4).tobytes(), level) for k in (0, 3) for level in (0, 1, 9)
-    ]
-    rows = filtered(PIXELS, np.arange(12) % 5).tobytes()
-
-    def hurt(data):
-        data = bytearray(data)
-        for _ in range(rng.integers(1, 4)):
-            at = int(rng.integers(0, len(data)))
-            match rng.integers(0, 6):
-                case 0:
-                    data[at] = rng.integers(0, 256)
-                case 1:
-                    data[at] ^= 1 << int(rng.integers(0, 8))
-                case 2:
-                    del data[at : at + int(rng.integers(1, 20))]
-                case 3:
-                    data[at:at] = rng.bytes(int(rng.integers(1, 20)))
-                case 4:
-                    data[at : at + 4] = [0xFF] * 4
-                case 5:
-                    del data[at:]
-            if not data:
-                break
-        return bytes(data)
-
-    while True:
-        yield hurt(seeds[rng.integers(len(seeds))])
-        yield container(HEAD, hurt(streams[rng.integers(len(streams))]), [int(rng.integers(0, 60))])
-        yield container(HEAD, zlib.compress(hurt(rows)))
-        damaged = bytearray(rows)
-        damaged[rng.integers(len(rows))] = rng.integers(0, 256)
-        yield container(HEAD, zlib.compress(bytes(damaged)), [7, 0, 1])
-
-
 def paired_scratch():
-    """A scratch whose files go to the inflater for two streams, although they are small."""
+    """Make a scratch that uses the inflater for two streams for small files too."""
     scratch = png.Scratch(*SHAPE)
     scratch.paired = 0
     return scratch
@@ -296,7 +201,7 @@ def paired_scratch():
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow(3)) for seed in range(2, 12))])
 def test_mutated_files(seed):
-    """A damaged file is refused, or its picture is what zlib and the plain loop make of it; never anything else."""
+    """A damaged file is refused, or decodes to the same pixels as zlib and the plain loop."""
     source, decoded, scratch = mutants(seed), 0, paired_scratch() if seed else None
     out = np.empty((64, *SHAPE), np.uint8)
     for _ in range(MUTATIONS // 4 // len(out)):
@@ -314,7 +219,7 @@ def test_mutated_files(seed):
 
 
 def test_no_byte_behind_a_file_is_read():
-    """Files that end where readable memory ends: reading one byte more would end the process."""
+    """Files may end where readable memory ends: reading one byte more would end the process."""
     size = mmap.PAGESIZE * 2
     memory = mmap.mmap(-1, size)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
@@ -338,7 +243,7 @@ def test_no_byte_behind_a_file_is_read():
 
 
 def test_nothing_outside_of_the_planes_is_written():
-    """Neighbours in the batch belong to other threads: they stay as they were, also when a file is damaged."""
+    """Other samples of the batch belong to other threads. They are unchanged, also when a file is damaged."""
     source, scratch = mutants(5), paired_scratch()
     batch = np.full((3, 4, *SHAPE), 0x5A, np.uint8)
     for _ in range(300):
@@ -360,7 +265,7 @@ def test_the_time_is_told():
 
 
 def test_threads_share_nothing():
-    """Many threads, each with its own scratch, two sizes in turn: every picture is right."""
+    """Many threads, each with its own scratch, and two sizes in turn: every image is right."""
     shapes = [(64, 80), (65, 79)]
     pictures = {(shape, seed): pixels_of(shape, seed=seed) for shape in shapes for seed in range(8)}
     files = {key: encoded(pixels, np.arange(len(pixels)) % 5, pieces=(100,)) for key, pixels in pictures.items()}
@@ -388,25 +293,25 @@ def test_the_scratch_goes_with_its_thread():
 
 
 def test_a_missing_libdeflate_is_said(monkeypatch):
-    """The message says what to install."""
-    inflate._library.cache_clear()
-    inflate.functions.cache_clear()
+    """Without libdeflate, the message says what to install."""
+    libdeflate._library.cache_clear()
+    libdeflate.functions.cache_clear()
     monkeypatch.setitem(sys.modules, "deflate", None)
     try:
-        assert not inflate.available()
+        assert not libdeflate.available()
         with pytest.raises(ImportError, match="pip install 'deflate"):
             png.Scratch(10, 10)
     finally:
         monkeypatch.undo()
-        inflate._library.cache_clear()
-        inflate.functions.cache_clear()
-    assert inflate.available()
+        libdeflate._library.cache_clear()
+        libdeflate.functions.cache_clear()
+    assert libdeflate.available()
 
 
 @pytest.mark.slow(30)
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="is the run with bounds checking itself")
 def test_with_bounds_checking(tmp_path):
-    """The tests of this room once more, with every index of compiled code checked (addresses are not: see cliffs)."""
+    """Run these tests again with every index of compiled code checked (addresses are not: see cliffs)."""
     here = Path(__file__).parent
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "RXRX_FUZZ": "4000"}
     command = [

@@ -1,4 +1,4 @@
-"""The PNG container check: whole files pass, and damage has a name."""
+"""The PNG container check: whole files pass, and damaged ones are refused with a reason."""
 
 import io
 import struct
@@ -22,7 +22,7 @@ def encoded(height=20, width=30, mode="L", seed=0):
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
 def test_a_whole_file_passes(mode, channels):
-    """The header says what Pillow wrote; trailing bytes are tolerated."""
+    """The header is what Pillow wrote, and trailing bytes are tolerated."""
     data = encoded(mode=mode)
     for version in (data, np.frombuffer(data, np.uint8), data + b"trailing"):
         found = png.verify(version)
@@ -32,7 +32,7 @@ def test_a_whole_file_passes(mode, channels):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_flipped_bit_passes(data):
-    """Any flipped bit from the signature to the end chunk is found, by the CRC-32 if by nothing else."""
+    """Any flipped bit from the signature to the end chunk is found."""
     whole = encoded()
     at, bit = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(0, 7))
     broken = bytearray(whole)
@@ -45,7 +45,7 @@ def test_no_flipped_bit_passes(data):
 @given(st.integers(0, len(encoded()) - 1))
 def test_no_truncated_file_passes(length):
     """Every proper prefix of a file is refused."""
-    with pytest.raises(png.PngError, match="truncated|empty|not a PNG"):
+    with pytest.raises(png.PngError, match=r"truncated|empty|not a PNG"):
         png.verify(encoded()[:length])
 
 
@@ -67,6 +67,6 @@ def chunk(kind, body):
     ],
 )
 def test_reasons_are_said(data, reason):
-    """The message is the reason in words."""
+    """The message gives the reason in words."""
     with pytest.raises(png.PngError, match=reason):
         png.verify(data)

@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 from png_writer import SIGNATURE, chunk, container, encoded, filtered, image_header
-from rxrx_kernels.png import decode as png_decode
 from rxrx_kernels.png import files as png
 from rxrx_kernels.png import gather as png_gather
+from rxrx_kernels.png import status as png_status
 from rxrx_kernels.png.gather import ALIGNMENT
 
 rng = np.random.default_rng(0)
@@ -18,7 +18,7 @@ DEEP = rng.integers(0, 65536, (40, 70)).astype(np.uint16)
 
 
 def buffer(size):
-    """Aligned memory full of a pattern."""
+    """Make aligned memory filled with a pattern."""
     whole = np.full(size + ALIGNMENT, 0xA5, np.uint8)
     start = -whole.ctypes.data % ALIGNMENT
     return whole[start : start + size]
@@ -37,7 +37,7 @@ def raw(stream_of, k):
 @pytest.mark.parametrize("pixels", [NOISE, DEEP])
 @pytest.mark.parametrize("pieces", [None, (1,), (2, 1, 0, 1), (700, 700), (1,) * 9])
 def test_streams_inflate_to_the_filtered_rows(pixels, pieces):
-    """One IDAT or many, cut anywhere: aligned, without zlib's header and sum, and the sum told beside it."""
+    """One IDAT chunk or many, cut anywhere: the raw stream is aligned, and its Adler-32 is returned."""
     files = [encoded(pixels, filters, pieces=pieces) for filters in (0, 1, 2, 3, 4)]
     files[2] += b"bytes behind the end"
     result = gather(files, depth=8 * pixels.itemsize)
@@ -53,7 +53,7 @@ def test_streams_inflate_to_the_filtered_rows(pixels, pieces):
 
 
 def test_streams_do_not_overlap():
-    """Each file writes only its own slot: what the next one needs is not touched."""
+    """Each file writes only its own part of the buffer."""
     files = [encoded(NOISE, 4, level=level, pieces=(100,)) for level in (9, 0, 1)]
     together, out = gather(files)
     ends = together.starts + together.sizes + 4
@@ -66,23 +66,23 @@ def test_streams_do_not_overlap():
 @pytest.mark.parametrize(
     ("stream", "status"),
     [
-        (b"", png_decode.CONTAINER),
-        (b"\x78\xda\x01", png_decode.STREAM),
-        (b"\x79\xda" + bytes(20), png_decode.STREAM),
-        (b"\x78\xdb" + bytes(20), png_decode.STREAM),
-        (b"\x88\x1c" + bytes(20), png_decode.STREAM),
-        (b"\x78\xf9" + bytes(20), png_decode.STREAM),
+        (b"", png_status.CONTAINER),
+        (b"\x78\xda\x01", png_status.STREAM),
+        (b"\x79\xda" + bytes(20), png_status.STREAM),
+        (b"\x78\xdb" + bytes(20), png_status.STREAM),
+        (b"\x88\x1c" + bytes(20), png_status.STREAM),
+        (b"\x78\xf9" + bytes(20), png_status.STREAM),
     ],
 )
 def test_what_is_no_zlib_stream_is_refused(stream, status):
-    """No data, no whole header, another method, a wrong check, a window above 32 KB, a preset dictionary."""
+    """Refuse no data, half a header, another method, a wrong check, a window above 32 KB, a preset dictionary."""
     (found, _) = gather([container(image_header(40, 70), stream)])
     assert found.status.tolist() == [status]
     assert found.sizes.tolist() == [0]
 
 
 def test_a_bad_file_is_named_and_its_neighbours_are_whole():
-    """The same statuses as the decoder's; files beside the bad ones are gathered."""
+    """Damaged files get the decoder's statuses, and the files beside them are gathered."""
     good = encoded(NOISE)
     stream = zlib.compress(filtered(NOISE, 4).tobytes())
     flipped = bytearray(good)
@@ -109,7 +109,7 @@ def test_a_bad_file_is_named_and_its_neighbours_are_whole():
 
 
 def test_any_flipped_byte_is_found_or_harmless():
-    """A byte changed anywhere in the file: an error by CRC-32, or (behind the end) the same stream."""
+    """A byte changed anywhere in the file is found, or leaves the stream the same."""
     good = encoded(NOISE[:8, :9])
     wanted = raw(gather([good], (8, 9)), 0)
     for place in range(len(good)):
@@ -118,7 +118,7 @@ def test_any_flipped_byte_is_found_or_harmless():
         found, out = gather([bytes(changed)], (8, 9))
         assert found.status[0] != 0 or raw((found, out), 0) == wanted, place
     for size in range(len(good)):
-        assert gather([good[:size]], (8, 9))[0].status[0] == png_decode.CONTAINER
+        assert gather([good[:size]], (8, 9))[0].status[0] == png_status.CONTAINER
 
 
 def test_lengths_of_chunks_are_not_trusted():
@@ -126,11 +126,11 @@ def test_lengths_of_chunks_are_not_trusted():
     good = bytearray(encoded(NOISE))
     for claimed in (2**31 - 1, 2**32 - 1, len(good), len(good) + 1):
         struct.pack_into(">I", good, 33, claimed)
-        assert gather([bytes(good)])[0].status.tolist() == [png_decode.CONTAINER]
+        assert gather([bytes(good)])[0].status.tolist() == [png_status.CONTAINER]
 
 
 def test_threads_gather_side_by_side():
-    """Four threads, each into its own part of one buffer: as one alone."""
+    """Four threads, each with its own part of one buffer, give what one thread gives."""
     files = [encoded(rng.integers(0, 256, (40, 70), dtype=np.uint8)) for _ in range(12)]
     sizes = [png_gather.room(files[3 * t : 3 * t + 3]) for t in range(4)]
     ends = np.cumsum(sizes)
@@ -150,7 +150,7 @@ def test_threads_gather_side_by_side():
 
 
 def test_misuse_is_refused():
-    """A buffer that is too small, unaligned or of another kind, and a depth that no channel has."""
+    """Refuse a buffer that is too small, unaligned or of another kind, and another bit depth."""
     files = [encoded(NOISE)]
     size = png_gather.room(files)
     for out in (buffer(size)[:-1], buffer(size + 1)[1:], np.zeros((2, size), np.uint8), np.zeros(size, np.int8)):
@@ -162,7 +162,7 @@ def test_misuse_is_refused():
 
 @pytest.mark.real
 def test_real_files(real_root):
-    """Every real file's stream inflates to rows of known filters, with the sum that its writer noted."""
+    """Every real file's stream inflates to 512 rows with the stored Adler-32."""
     paths = sorted(real_root.rglob("*_w*.png"))[:60]
     files = [path.read_bytes() for path in paths]
     result = gather(files, (512, 512))

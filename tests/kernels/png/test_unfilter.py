@@ -1,4 +1,4 @@
-"""Undoing row filters: bit for bit what the specification's plain loop gives, at every size, filter and mixture."""
+"""Undoing row filters: the same bits as the specification's plain loop, at every size, filter and mix of filters."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from rxrx_kernels.png.unfilter import PADDING, unfilter, workspace
 
 
 def padded(rows):
-    """What unfilter takes; the padding is not zero, since nothing may depend on it."""
+    """Add the padding that unfilter needs. It is not zero, since no result may depend on it."""
     return np.concatenate([rows.ravel(), np.full(PADDING, 0xA5, np.uint8)])
 
 
@@ -36,7 +36,7 @@ def random_pixels(shape, dtype, seed, spread=1.0):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("kind", range(5))
 def test_each_filter_alone(kind, dtype):
-    """Random bytes behind one filter, which reach every value of every neighbour, agree with the plain loop."""
+    """Random bytes under one filter agree with the plain loop."""
     size = np.dtype(dtype).itemsize
     rows = random_pixels((37, 1 + 45 * size), np.uint8, kind)
     rows[:, 0] = kind
@@ -54,7 +54,7 @@ def test_each_filter_alone(kind, dtype):
     st.floats(0.01, 1),
 )
 def test_mixed_filters_at_any_size(height, width, dtype, seed, spread):
-    """Filtering and undoing it is the identity, whatever the filter of each row."""
+    """Undoing the filters gives the pixels back, whatever the filter of each row."""
     pixels = random_pixels((height, width), dtype, seed, spread)
     filters = np.random.default_rng(seed).integers(0, 5, height)
     out = np.empty_like(pixels)
@@ -65,7 +65,7 @@ def test_mixed_filters_at_any_size(height, width, dtype, seed, spread):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("edge", [1, 2, 15, 16, 17, 31, 32, 33, 127, 128, 129, 255, 256, 257])
 def test_sizes_about_the_vector(edge, dtype):
-    """One less and one more than a tile, a vector or a group, in both directions."""
+    """Sizes one less and one more than a tile, a vector or a group, in both directions."""
     for shape in ((edge, 130), (130, edge), (edge, edge)):
         pixels = random_pixels(shape, dtype, edge)
         out = np.empty_like(pixels)
@@ -75,7 +75,7 @@ def test_sizes_about_the_vector(edge, dtype):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_workspace_serves_image_after_image(dtype):
-    """Nothing of the image before is seen in the next, not even where that was taller or of other filters."""
+    """An image leaves nothing in the workspace that changes the next one."""
     size = np.dtype(dtype).itemsize
     work = workspace(70 * size, size)
     for seed, height in enumerate((300, 5, 128, 129, 1, 200)):
@@ -88,7 +88,7 @@ def test_a_workspace_serves_image_after_image(dtype):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 127), (130, 128), (130, 129), (257, 300)])
 def test_nothing_around_the_arrays_is_written(shape, dtype, monkeypatch):
-    """The compiled loops check no bounds: the bytes before and behind each array that they write stay as they were."""
+    """The compiled loops check no bounds: the bytes before and behind each array stay as they were."""
     from rxrx_kernels.png import unfilter as module
 
     walls = []
@@ -115,10 +115,10 @@ def test_nothing_around_the_arrays_is_written(shape, dtype, monkeypatch):
 
 @pytest.mark.parametrize("row", [0, 7, 130])
 def test_an_unknown_filter_is_an_error(row):
-    """A filter byte above 4 is refused wherever it is."""
+    """A filter byte above 4 is refused in any row."""
     rows = filtered(random_pixels((131, 9), np.uint8, 0), 4)
     rows[row, 0] = 5
-    with pytest.raises(ValueError, match="no known filter"):
+    with pytest.raises(ValueError, match="unknown filter"):
         unfilter(padded(rows), np.empty((131, 9), np.uint8))
 
 
