@@ -95,7 +95,7 @@ def plain(channels: int, center=None, scale=None) -> Augmentation:
     )
 
 
-def augment_site(stack, out, augmentation: Augmentation, vectors: bool = warp_lines.VECTORS):
+def augment_site(stack, out, augmentation: Augmentation, raw: bool = False, *, vectors: bool = warp_lines.VECTORS):
     """Augment one site. Releases the GIL.
 
     Parameters
@@ -114,6 +114,11 @@ def augment_site(stack, out, augmentation: Augmentation, vectors: bool = warp_li
     ValueError
         If shapes or dtypes do not fit: compiled code does not check bounds, so this is checked first.
     """
+    if stack.dtype == np.uint16:
+        from rxrx_kernels.augment.site16 import augment_site16
+
+        augment_site16(stack, out, augmentation, raw)
+        return
     a = augmentation
     if stack.ndim != 3 or out.ndim != 3 or stack.dtype != np.uint8:
         raise ValueError(

@@ -13,7 +13,7 @@ from rxrx_kernels.cuda.arrays import inline, on_device
 from rxrx_kernels.histogram.uint8 import BINS
 from rxrx_kernels.orient import site as fused
 
-__all__ = ["check_blocks", "fuse_batch", "histogram_batch", "ptx"]
+__all__ = ["check_blocks", "orient_batch", "histogram_batch", "ptx"]
 
 TILE = 32
 # One column more than a tile has, so that reading a column does not queue at one memory bank.
@@ -103,7 +103,7 @@ _fuse_kernels = {size: cuda.jit(kernel) for size, kernel in _FUSE.items()}
 _move_kernel, _count_kernel = cuda.jit(_move), cuda.jit(_count)
 
 
-def fuse_batch(stack, out, codes, center, scale, stream=0) -> None:
+def orient_batch(stack, out, codes, center, scale, stream=0) -> None:
     """Turn, flip, normalise and cast a batch on the GPU.
 
     Parameters

@@ -26,7 +26,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 from rxrx_kernels.orient import rows as fused_lines
 
-__all__ = ["TURNS", "compose", "fuse_site", "normalise", "source"]
+__all__ = ["TURNS", "compose", "orient_site", "normalise", "source"]
 
 #: Geometry codes of ``numpy.rot90(image, k)`` (anticlockwise) for k = 0, 1, 2, 3.
 TURNS = (0, 5, 3, 6)
@@ -159,7 +159,7 @@ def _fuse_any(stack, out, code, center, scale):
             _k7(plane, target, m, s)
 
 
-def fuse_site(stack, out, code, center, scale):
+def orient_site(stack, out, code, center, scale):
     """Turn, flip, normalise and cast one site on the CPU. Releases the GIL.
 
     Parameters

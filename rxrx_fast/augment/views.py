@@ -18,7 +18,7 @@ from rxrx_fast.augment.policy import Policy
 from rxrx_fast.augment.sampled import Draws
 from rxrx_fast.stats.normalize import Normalize
 
-__all__ = ["RAW", "Plan", "View"]
+__all__ = ["RAW", "KernelArguments", "View"]
 
 #: Output types that give grey values as they are stored; nothing is normalised.
 RAW = ("uint8", "uint16")
@@ -26,7 +26,7 @@ RAW = ("uint8", "uint16")
 _F32 = np.float32
 
 
-class Plan(NamedTuple):
+class KernelArguments(NamedTuple):
     """What is done to a batch, by sample.
 
     codes : (B,) int64
@@ -83,7 +83,7 @@ class View(NamedTuple):
 
     @property
     def per_site(self) -> bool:
-        """Whether :meth:`plan` needs the sites' histograms."""
+        """Whether :meth:`kernel_arguments` needs the sites' histograms."""
         return self.center is None
 
     def resolve(self, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +97,7 @@ class View(NamedTuple):
         center, scale = self.normalize.statistics(counts) if self.per_site else (self.center, self.scale)
         return center * self.draws.mean_factor, scale * self.draws.std_factor
 
-    def plan(self, counts: np.ndarray | None, dtype: str = "float32", *, together: bool = False) -> Plan:
+    def kernel_arguments(self, counts: np.ndarray | None, dtype: str = "float32", *, together: bool = False) -> KernelArguments:
         """What the kernels do to each sample.
 
         Parameters
@@ -151,7 +151,7 @@ class View(NamedTuple):
         if together and (codes < 0).any():
             codes[:] = -1
         augmentations = self._augmentations(codes, center, factor, black, table, steps, fixed, boxes)
-        return Plan(codes, center, factor, augmentations, raw)
+        return KernelArguments(codes, center, factor, augmentations, raw)
 
     def _augmentations(self, codes, center, factor, black, table, steps, fixed, boxes) -> list:
         draws, policy = self.draws, self.policy

@@ -12,14 +12,13 @@ from numba import config
 from rxrx_kernels.augment import blur, warp
 from rxrx_kernels.augment import photometric as tone
 from rxrx_kernels.augment.site import augment_site, plain
-from rxrx_kernels.augment.site16 import augment_site16
 from rxrx_kernels.augment.tables import stack_augmentations
 from rxrx_kernels.cuda import augment as cuda_augment
 from rxrx_kernels.cuda import histogram16 as cuda_moments16
 from rxrx_kernels.cuda import orient as kernels
 from rxrx_kernels.histogram import uint8 as moments
 from rxrx_kernels.histogram.uint16 import BINS16, Histogram, histogram16
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 DEVICE = "cpu" if SIMULATED else "cuda"
@@ -78,7 +77,7 @@ def fused():
         stack = rng.integers(0, np.iinfo(pixel).max + 1, shape, dtype=pixel)
         for dtype, last in ((np.float32, False), (np.float16, True), (pixel, False), (pixel, True)):
             out = Output(shape, dtype, last)
-            kernels.fuse_batch(given(stack), out.given(), *tables)
+            kernels.orient_batch(given(stack), out.given(), *tables)
             found = out.read()
             for b in range(8):
                 turned = stack[b].transpose(0, 2, 1) if b & 4 else stack[b]
@@ -91,7 +90,7 @@ def fused():
                 same(found[b], np.ascontiguousarray(wanted), (pixel, dtype, b))
                 if pixel is np.uint8:
                     again = np.empty(shape[1:], dtype)
-                    fuse_site(stack[b], again, b, center[b], scale[b])
+                    orient_site(stack[b], again, b, center[b], scale[b])
                     same(again, np.ascontiguousarray(wanted), b)
 
 
@@ -162,7 +161,7 @@ def augmented(bits: int):
             found = out.read()
             for b, a in enumerate(cases):
                 wanted = np.zeros((3, *goal), dtype)
-                augment_site(stack[b], wanted, a) if bits == 8 else augment_site16(stack[b], wanted, a, is_raw)
+                augment_site(stack[b], wanted, a, is_raw)
                 same(found[b], wanted, (turn, work, dtype, b))
 
 

@@ -22,7 +22,7 @@ def pixels(rng, *shape):
 def run(stack, a, shape, dtype=np.float32, vectors=True):
     """The kernel's output on aligned memory, with a look at the bytes around it."""
     out, around = aligned((len(a.order), *shape), dtype)
-    augment_site(stack, out, a, vectors)
+    augment_site(stack, out, a, vectors=vectors)
     assert all((side == 0xAB).all() for side in around)
     return out
 

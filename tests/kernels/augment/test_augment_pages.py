@@ -38,10 +38,10 @@ for turn in range(int(sys.argv[1])):
         bend=rng.integers(-900, 900, (2, 5, 5)).astype(np.int32) if turn % 5 == 1 else plain(1).bend,
     )
     expected, out = np.empty((channels, *goal), np.float32), np.empty((channels, *goal), np.float32)
-    augment_site(stack.copy(), expected, a, False)
+    augment_site(stack.copy(), expected, a, vectors=False)
     augment_site(stack, out, a)
     assert (out == expected).all(), turn
-    augment_site(stack, out, a, False)
+    augment_site(stack, out, a, vectors=False)
     assert (out == expected).all(), turn
 print("within")
 """

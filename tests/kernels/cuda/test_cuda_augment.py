@@ -23,7 +23,6 @@ import numpy as np
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 from rxrx_kernels import cuda_augment, cuda_pixel, warp
 from rxrx_kernels.augment.site import augment_site, plain
-from rxrx_kernels.augment.site16 import augment_site16
 from rxrx_kernels.augment.tables import stack_augmentations
 from rxrx_kernels.augment.blur import gaussian
 
@@ -74,7 +73,7 @@ for bits, dtype, raw, chosen in runs:
     cuda_augment.augment_batch(stack, FakeCUDAArray(out), tables, work=tables.work(), **options)
     expected = [np.zeros((2, *goal), dtype) for _ in cases]
     for b, a in enumerate(cases):
-        augment_site(stack[b], expected[b], a) if bits == 8 else augment_site16(stack[b], expected[b], a, raw)
+        augment_site(stack[b], expected[b], a, raw)
         unsigned = f"u{expected[b].itemsize}"
         same = np.ascontiguousarray(out[b]).view(unsigned) == expected[b].view(unsigned)
         assert same.all(), (bits, dtype, raw, chosen[b])
@@ -100,7 +99,7 @@ for bits, dtype in ((8, np.uint8), (16, np.uint16)):
     tables = stack_augmentations([case._replace(box=several(0, 0, 0, 0))], stack.shape[1:], (12, 9), bits)
     cuda_augment.augment_batch(stack, out, tables, work=tables.work(), scratch=FakeCUDAArray(scratch))
     expected = np.zeros((2, 12, 9), f)
-    (augment_site if bits == 8 else augment_site16)(stack[0], expected, case._replace(box=several(0, 0, 0, 0)))
+    augment_site(stack[0], expected, case._replace(box=several(0, 0, 0, 0)))
     assert out[0].tobytes() == expected.tobytes() and (scratch[-5:] == 7).all() and (scratch[:-5] != 7).any()
     try:
         cuda_augment.augment_batch(stack, out, tables, scratch=FakeCUDAArray(scratch[:9]))

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 from rxrx_kernels.augment.site import plain
-from rxrx_kernels.augment.site16 import augment_site16
 from rxrx_kernels.histogram import uint8 as moments
 from rxrx_kernels.histogram.uint16 import histogram16
-from rxrx_kernels.orient.site import TURNS, fuse_site
+from rxrx_kernels.orient.site import TURNS, orient_site
 
 SIZE = 512
 
@@ -70,9 +69,9 @@ def test_fused_site(benchmark, site, who, geometry):
     if who.startswith("write"):
         benchmark(out.fill, 1.0)
         return
-    work = {"rxrx_kernels": fuse_site, "numpy": numpy_site, "torch": torch_site}[who]
+    work = {"rxrx_kernels": orient_site, "numpy": numpy_site, "torch": torch_site}[who]
     benchmark(work, stack, out, code, center, scale)
-    fuse_site(stack, expected, code, center, scale)
+    orient_site(stack, expected, code, center, scale)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -109,7 +108,7 @@ def test_deep_site(benchmark, deep_site, who):
     if who == "numpy":
         benchmark(numpy_site, stack, out, 0, center, scale)
     else:
-        benchmark(augment_site16, stack, out, augmentation)
+        benchmark(augment_site, stack, out, augmentation)
     np.testing.assert_array_equal(out, (stack.astype(np.float32) - center[:, None, None]) * scale[:, None, None])
 
 
