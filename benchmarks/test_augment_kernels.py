@@ -38,9 +38,9 @@ CASES = {
     "erase": {"box": np.array([100, 300, 150, 400])},
     "rotation": {"matrix": rotation(30)},
     "noise": {"noise": NOISE, "key": np.array([1, 2], np.uint32)},
-    "table": {"table": np.sort(RNG.normal(size=(CHANNELS, 257)).astype(F32))},
-    "flat": {"flat": RNG.uniform(0.8, 1.2, (CHANNELS, 9, 9)).astype(F32), "shift": 6},
-    "bend": {"bend": RNG.integers(-1500, 1500, (2, 7, 7)).astype(np.int32)},
+    "table": {"lut": np.sort(RNG.normal(size=(CHANNELS, 257)).astype(F32))},
+    "flat": {"flat": RNG.uniform(0.8, 1.2, (CHANNELS, 9, 9)).astype(F32), "flat_log2": 6},
+    "bend": {"displacement": RNG.integers(-1500, 1500, (2, 7, 7)).astype(np.int32)},
     "blur": {"blur": gaussian(1.0)},
 }
 

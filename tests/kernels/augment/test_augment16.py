@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from rxrx_kernels.augment import blur, warp
-from rxrx_kernels.augment import photometric as tone
-from rxrx_kernels.augment import site16 as augment16
+from rxrx_kernels.augment.loop import augment_rows
+from rxrx_kernels.augment.photometric import LUT16
 from rxrx_kernels.augment.site import augment_site, plain
 
 F32 = np.float32
@@ -32,9 +32,9 @@ def random_augmentation(rng, number):
     if number % 5 == 0:
         a = a._replace(blur=blur.gaussian(1.7))
     if number % 4 == 0:
-        a = a._replace(flat=rng.uniform(0.5, 1.5, (3, 5, 6)).astype(F32), shift=4)
+        a = a._replace(flat=rng.uniform(0.5, 1.5, (3, 5, 6)).astype(F32), flat_log2=4)
     if number % 7 == 0:
-        a = a._replace(bend=rng.integers(-3000, 3000, (2, 6, 6)).astype(np.int32))
+        a = a._replace(displacement=rng.integers(-3000, 3000, (2, 6, 6)).astype(np.int32))
     if number % 4 == 1:
         a = a._replace(box=np.array([1, 3, 0, 2]), erase=np.array([0, number % 8 > 4], F32))
     return a
@@ -145,11 +145,11 @@ def test_tables_are_linear_between_the_middles_of_bins(step):
     """Against numpy.interp over the bins' middles, going on straight in the outermost half bins, then clipped."""
     stack = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
     width = 1 << step
-    middles = np.arange(tone.TABLE16) * width + (width - 1) / 2
-    values = np.cumsum(np.random.default_rng(0).uniform(0, 1, tone.TABLE16)).astype(F32)
+    middles = np.arange(LUT16) * width + (width - 1) / 2
+    values = np.cumsum(np.random.default_rng(0).uniform(0, 1, LUT16)).astype(F32)
     out = np.zeros((1, 256, 256), F32)
-    augment_site(stack, out, plain(1)._replace(table=values[None], steps=np.array([step])))
-    grey = np.minimum(np.arange(65536), tone.TABLE16 * width - 1)
+    augment_site(stack, out, plain(1)._replace(lut=values[None], lut_log2=np.array([step])))
+    grey = np.minimum(np.arange(65536), LUT16 * width - 1)
     expected = np.interp(grey, middles, values)
     low, high = grey < middles[0], grey > middles[-1]
     slope = np.diff(values.astype(np.float64)) / width
@@ -162,13 +162,13 @@ def test_blur_of_16_bits_is_that_of_float64():
     """White stays 65,535, and everything is the sum of the weights, rounded once, mirrored at the edges."""
     plane, weights = pixels((1, 30, 41))[0], blur.gaussian(2.5)
     out = np.zeros_like(plane)
-    blur.blur_plane16(plane, weights, out)
+    blur.blur_plane(plane, weights, out)
     radius = len(weights) // 2
     wide = np.pad(plane.astype(np.int64), radius, mode="reflect")
     rows = sum(int(w) * wide[i : i + 30] for i, w in enumerate(weights))
     both = sum(int(w) * rows[:, i : i + 41] for i, w in enumerate(weights))
     np.testing.assert_array_equal(out, (both + (1 << 15)) >> 16)
-    blur.blur_plane16(np.full_like(plane, 65535), weights, out)
+    blur.blur_plane(np.full_like(plane, 65535), weights, out)
     assert (out == 65535).all()
 
 
@@ -177,12 +177,12 @@ def test_read_only_arrays_compile_nothing_new():
     stack, a = pixels(), plain(3)
     expected, out = np.zeros(stack.shape, F32), np.zeros(stack.shape, F32)
     augment_site(stack, expected, a)
-    known = len(augment16._augment.signatures)
+    known = len(augment_rows.signatures)
     for array in (stack, *(part for part in a if isinstance(part, np.ndarray))):
         array.flags.writeable = False
     augment_site(stack, out, a)
     np.testing.assert_array_equal(out, expected)
-    assert len(augment16._augment.signatures) == known
+    assert len(augment_rows.signatures) == known
     out.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):
         augment_site(stack, out, a)
@@ -191,14 +191,14 @@ def test_read_only_arrays_compile_nothing_new():
 def test_what_does_not_fit_is_refused():
     """Depths, outputs, tables and widths that compiled code would misread."""
     stack, out = pixels(), np.zeros((3, 37, 52), F32)
-    table = np.zeros((3, tone.TABLE16), F32)
+    table = np.zeros((3, LUT16), F32)
     for wrong, name in (
-        ((stack.astype(np.uint8), out, plain(3)), "stack"),
+        ((stack.astype(np.int16), out, plain(3)), "stack"),
         ((stack, out.astype(np.float64), plain(3)), "out"),
         ((stack, out, plain(3), True), "out"),
-        ((stack, out, plain(3)._replace(table=table)), "steps"),
-        ((stack, out, plain(3)._replace(table=table, steps=np.array([0, 5, 0]))), "steps"),
-        ((stack, out, plain(3)._replace(table=np.zeros((3, 257), F32), steps=np.zeros(3, int))), "table"),
+        ((stack, out, plain(3)._replace(lut=table)), "lut_log2"),
+        ((stack, out, plain(3)._replace(lut=table, lut_log2=np.array([0, 5, 0]))), "lut_log2"),
+        ((stack, out, plain(3)._replace(lut=np.zeros((3, 257), F32), lut_log2=np.zeros(3, int))), "lut"),
         ((stack, out, plain(3)._replace(order=np.array([0, 3, 0]))), "order"),
     ):
         with pytest.raises(ValueError, match=name):

@@ -21,7 +21,10 @@ import numpy as np
 from numba import config
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 assert config.ENABLE_CUDASIM
-from rxrx_kernels import cuda, fused, moments, warp
+from rxrx_kernels.augment import warp
+from rxrx_kernels.cuda import orient as cuda
+from rxrx_kernels.histogram import uint8 as moments
+from rxrx_kernels.orient import site as fused
 from rxrx_kernels.augment.site import plain
 rng = np.random.default_rng(0)
 # 36 is more than a tile and not a multiple of one.
@@ -104,7 +107,7 @@ def test_kernels_compile_to_ptx(capability):
 def test_nothing_deprecated_is_used():
     """The modules import, and a kernel compiles, with deprecations taken for errors."""
     code = (
-        "from rxrx_kernels import cuda, cuda_augment, cuda_inflate, cuda_moments16, cuda_png\n"
+        "from rxrx_kernels.cuda import augment as cuda_augment, deflate, histogram16, orient, png\n"
         "assert len(cuda_augment.ptx((9, 0), [(8, 'float32', 0)])) == 1"
     )
     command = [sys.executable, "-W", "error::DeprecationWarning", "-W", "error::PendingDeprecationWarning", "-c", code]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory import aligned
 from rxrx_kernels.orient import rows as fused_lines
-from rxrx_kernels.orient.site import TURNS, compose, orient_site, source
+from rxrx_kernels.orient.site import ROT90, compose, orient_site, source
 
 
 def reference(stack, code):
@@ -101,10 +101,10 @@ def test_strides_do_not_matter(stack, code):
 
 @pytest.mark.parametrize("turns", range(4))
 def test_turns_are_numpys(turns):
-    """TURNS[k] is numpy.rot90 k times."""
+    """ROT90[k] is numpy.rot90 k times."""
     stack = np.arange(2 * 5 * 5, dtype=np.uint8).reshape(2, 5, 5)
     out = np.empty_like(stack)
-    orient_site(stack, out, TURNS[turns], None, None)
+    orient_site(stack, out, ROT90[turns], None, None)
     np.testing.assert_array_equal(out, np.rot90(stack, turns, (1, 2)))
 
 
@@ -120,7 +120,7 @@ def test_four_turns_and_two_flips_are_the_identity():
     """The group's laws hold on the codes themselves."""
     code = 0
     for _ in range(4):
-        code = compose(code, TURNS[1])
+        code = compose(code, ROT90[1])
     assert code == 0
     assert all(compose(flip, flip) == 0 for flip in (1, 2, 4))
 
@@ -148,9 +148,9 @@ def test_source_is_the_reference(code):
 def test_what_does_not_fit_is_refused(shape, out, code, rows):
     """Compiled code has no bounds checks, so shapes are checked before it."""
     row = np.ones(rows, np.float32)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"out|code|center"):
         orient_site(np.zeros(shape, np.uint8), np.zeros(out, np.float32), code, row, row)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="stack"):
         orient_site(np.zeros(shape, np.uint16), np.zeros(shape, np.float32), 0, row[:2], row[:2])
 
 
