@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rxrx_fast import Dataset, Policy
-from rxrx_fast.augment.views import Plan
+from rxrx_fast.augment.views import KernelArguments
 from rxrx_fast.devices.device import finish_site
 from rxrx_fast.runtime.buffers import Buffers
 
@@ -69,12 +69,12 @@ class Ours:
         self._dataset = Dataset(work.catalog, stats=work.plate_stats, views=list(policies))
         self._stacks, self._epoch, self._buffers = work.stacks, 0, Buffers(2 * len(policies))
 
-    def plans(self, sites: np.ndarray) -> list[Plan]:
+    def plans(self, sites: np.ndarray) -> list[KernelArguments]:
         """Sample new parameters on the host and return the kernels' arguments, one record per view."""
         self._epoch += 1
-        return [view.plan(None) for view in self._dataset.parameters(sites, 0, self._epoch)]
+        return [view.kernel_arguments(None) for view in self._dataset.parameters(sites, 0, self._epoch)]
 
-    def apply(self, sites: np.ndarray, plan: Plan) -> np.ndarray:
+    def apply(self, sites: np.ndarray, plan: KernelArguments) -> np.ndarray:
         """Run the kernels alone; returns (B, C, H, W) float32."""
         out = self._buffers.take((len(sites), *self._stacks.shape[1:]), np.float32)
         for b, site in enumerate(sites):

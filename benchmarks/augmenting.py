@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from _augmenting_work import BATCH, PEERS, Ours, Work, missing
 from _shared import FAINT, INK, OURS, THEIRS, dress, header, in_turns, new_figure, spread, write
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 
 from rxrx_fast import Catalog, PlateStats, Policy
 from rxrx_fast.augment.policy import PRESETS
@@ -166,7 +166,7 @@ def floors(work: Work, options) -> dict[str, float]:
 
     def standardise() -> None:
         for b, site in enumerate(sites):
-            fuse_site(work.stacks[site], out[b], 0, plan.center[b], plan.scale[b])
+            orient_site(work.stacks[site], out[b], 0, plan.center[b], plan.scale[b])
 
     return {
         "fill": _median(lambda: out.fill(1), repeats, len(sites)),

@@ -116,7 +116,7 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
     from rxrx_kernels.cuda import orient as kernels
     from rxrx_kernels.cuda import png as cuda_png
     from rxrx_kernels.histogram import uint8 as moments
-    from rxrx_kernels.orient.site import fuse_site
+    from rxrx_kernels.orient.site import orient_site
 
     batch = Batch(files, sites, size, pool)
     stream = torch.cuda.Stream()
@@ -172,14 +172,14 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
         for kind in (torch.float16, torch.float32, torch.uint8):
             out = torch.empty(stack.shape, dtype=kind, device="cuda")
             target = cuda.as_cuda_array(out)
-            kernels.fuse_batch(stack, target, codes, *tables, queue)
+            kernels.orient_batch(stack, target, codes, *tables, queue)
             wanted = np.empty(stack.shape[1:], out[0].cpu().numpy().dtype)
             values = (None, None) if kind is torch.uint8 else (center[0], scale[0])
-            fuse_site(stack[0].cpu().numpy(), wanted, code, *values)
+            orient_site(stack[0].cpu().numpy(), wanted, code, *values)
             if not np.array_equal(out[0].cpu().numpy(), wanted):
                 raise SystemExit(f"the fused kernel is wrong: {name}, {kind}")
             row(f"fused, {name}, {str(kind).removeprefix('torch.')}", pixels * (1 + out.element_size()),
-                lambda _, to=target, codes=codes: kernels.fuse_batch(stack, to, codes, *tables, queue))  # fmt: skip
+                lambda _, to=target, codes=codes: kernels.orient_batch(stack, to, codes, *tables, queue))  # fmt: skip
     augmentations(stack, queue, row)
     wide_pixels(stack, tables, queue, row)
     peers(stack, tables, row, clock)
@@ -231,13 +231,13 @@ def wide_pixels(stack: torch.Tensor, tables, queue, row) -> None:
     wide = cuda.as_cuda_array(deep).view(np.uint16)
     codes = torch.zeros(len(deep), dtype=torch.uint8, device=deep.device)
     out = torch.empty(deep.shape, dtype=torch.float16, device=deep.device)
-    kernels.fuse_batch(wide, out, codes, *tables, queue)
+    kernels.orient_batch(wide, out, codes, *tables, queue)
     center, scale = (table[0].cpu().numpy()[:, None, None] for table in tables)
     site = deep[0].cpu().numpy().view(np.uint16)
     if not np.array_equal(out[0].cpu().numpy(), ((site.astype(np.float32) - center) * scale).astype(np.float16)):
         raise SystemExit("the fused kernel of 16-bit pixels is wrong")
     row("fused, 16 bits, straight, float16", deep.numel() * 4,
-        lambda _: kernels.fuse_batch(wide, out, codes, *tables, queue))  # fmt: skip
+        lambda _: kernels.orient_batch(wide, out, codes, *tables, queue))  # fmt: skip
     shape = tuple(deep.shape[:2])
     counts = torch.zeros((*shape, BINS16), dtype=torch.int32, device=deep.device)
     sums = torch.zeros((*shape, 2), dtype=torch.int64, device=deep.device)

@@ -243,7 +243,7 @@ class Dataset(torch.utils.data.Dataset):
         for view in self.parameters(np.array([index]), self.seed, self.epoch):
             image = Buffers(0).take((len(self.channels), *self.size), DTYPES[self.dtype][0])  # aligned, for the kernel
             counts = stacked([count_site(stack)]) if view.per_site and self.dtype not in RAW else None
-            plan = view.plan(counts, self.dtype)
+            plan = view.kernel_arguments(counts, self.dtype)
             finish_site(stack, image, plan, 0)
             images.append(as_tensor(image, self.dtype))
         meta = {name: int(codes[index]) for name, codes in self._codes.items()}

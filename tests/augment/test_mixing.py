@@ -94,7 +94,7 @@ def test_all_views_share_their_labels(rxrx_root, stats):
 def test_single_samples_and_raw_pixels_are_not_mixed(rxrx_root, stats):
     """A sample by itself has no partner, which is said; grey values keep their hard labels."""
     policy = rx.Policy(cutmix=1.0)
-    with pytest.raises(rx.UsageError, match="rx.DataLoader"):
+    with pytest.raises(rx.UsageError, match=r"rx\.DataLoader"):
         rx.Dataset(rxrx_root, stats=stats, augment=policy)[0]
     raw = rx.Dataset(rxrx_root, augment=policy, dtype="uint8")
     assert raw[0][0].dtype == torch.uint8

@@ -1,13 +1,16 @@
 """The doctor: what it finds, what it concludes, and what it says when something is wrong."""
 
 import json
+from importlib import import_module
 
 import pytest
 import torch
 
 from rxrx_fast.bench import machine
 from rxrx_fast.cli import doctor
-from rxrx_fast.cli import main as cli
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,21 @@
 import json
 import sys
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.recipes import batch_mixing as mixing
 from rxrx_fast.recipes import classify, correct, embeddings, figures
 
 GROUPS, WELLS, WIDTH = 4, 60, 6
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 @pytest.fixture
