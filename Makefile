@@ -40,12 +40,11 @@ PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 COVER  := --cov=rxrx_fast --cov=rxrx_kernels --cov-report=
 
 test: $(VENV)/.tested-$(EXTRA)
-	$(PYTEST) -m 'not slow and not integration' --durations=10 $(COVER) $(ARGS)
-	@$(VENV)/bin/python tests/support/coverage_summary.py
+	$(PYTEST) -m 'not slow and not integration' --durations=10 $(ARGS)
 
 test-all: test $(VENV)/.integrated-$(EXTRA)
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'slow or integration' --installed --durations=20 \
-		$(if $(BUDGET),--budget $(BUDGET)) $(if $(SEED),--seed $(SEED)) $(COVER) --cov-append $(ARGS)
+		$(if $(BUDGET),--budget $(BUDGET)) $(if $(SEED),--seed $(SEED)) $(COVER) $(ARGS)
 	@$(VENV)/bin/python tests/support/coverage_summary.py
 
 dist: $(VENV)/bin/python

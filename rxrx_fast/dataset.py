@@ -69,6 +69,13 @@ class Dataset(torch.utils.data.Dataset):
         siRNA label a sample, -1 where unknown.
     epoch : int
         Key of the draws; set it with :meth:`set_epoch` before an epoch.
+
+    Examples
+    --------
+    >>> dataset = rx.Dataset(root, normalize="plate", augment="wilds")
+    >>> image, label, meta = dataset[0]
+    >>> len(dataset), tuple(image.shape), image.dtype
+    (48, (6, 64, 64), torch.float32)
     """
 
     def __init__(
@@ -177,6 +184,15 @@ class Dataset(torch.utils.data.Dataset):
         The workers of a torch DataLoader with ``persistent_workers=True`` keep the data set that they were started
         with, so this does not reach them: they repeat the draws of the first epoch. :class:`rxrx_fast.DataLoader`
         needs no call.
+
+        Examples
+        --------
+        >>> dataset = rx.Dataset(root, augment=rx.Policy(stats_jitter=0.1))
+        >>> before, _, _ = dataset[0]
+        >>> dataset.set_epoch(1)
+        >>> after, _, _ = dataset[0]
+        >>> bool((before == after).all())
+        False
         """
         self.epoch = int(epoch)
 

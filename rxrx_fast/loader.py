@@ -111,6 +111,18 @@ class DataLoader:
     An iterator starts the epoch that :meth:`set_epoch` names; without it, each new iterator starts the next one. One
     iterator of a loader works at a time. The threads end when the epoch does, when the iterator is dropped or closed,
     or with the interpreter.
+
+    Examples
+    --------
+    >>> dataset = rx.Dataset(root, normalize="plate", augment="wilds")
+    >>> loader = rx.DataLoader(dataset, batch_size=16, shuffle=True, device="cpu")
+    >>> len(loader)
+    3
+    >>> for images, labels, meta in loader:
+    ...     print(tuple(images.shape), images.dtype, tuple(labels.shape))
+    (16, 6, 64, 64) torch.float32 (16,)
+    (16, 6, 64, 64) torch.float32 (16,)
+    (16, 6, 64, 64) torch.float32 (16,)
     """
 
     def __init__(
@@ -231,6 +243,13 @@ class DataLoader:
 
         After :meth:`load_state_dict`, the epoch that the state is in goes on where the state was taken: a training loop
         that calls ``set_epoch`` at the top resumes as it is.
+
+        Examples
+        --------
+        >>> loader = rx.DataLoader(rx.Dataset(root), batch_size=16, shuffle=True, device="cpu")
+        >>> loader.set_epoch(3)
+        >>> loader.state_dict()["epoch"]
+        3
         """
         for given in (self.sampler, self.batch_sampler):
             if hasattr(given, "set_epoch"):
@@ -252,6 +271,15 @@ class DataLoader:
 
         Plain integers and strings, less than 1 KB as JSON, the same on every rank (but for what a sampler drew).
         Batches that are ready and were not delivered yet are not in it. Take it at any time, also between epochs.
+
+        Examples
+        --------
+        >>> loader = rx.DataLoader(rx.Dataset(root), batch_size=16, shuffle=True, device="cpu")
+        >>> batches = iter(loader)
+        >>> images, labels, meta = next(batches)
+        >>> state = loader.state_dict()
+        >>> state["epoch"], state["step"], state["global_batch"]
+        (0, 1, 16)
         """
         self._meet_ranks()
         place = (self._epoch + 1, 0) if self._ended else (self._epoch, self._position)
@@ -270,6 +298,16 @@ class DataLoader:
         ------
         UsageError
             If the state is of other sites, another seed, global batch or order; it says which.
+
+        Examples
+        --------
+        >>> loader = rx.DataLoader(rx.Dataset(root), batch_size=16, shuffle=True, device="cpu")
+        >>> batches = iter(loader)
+        >>> images, labels, meta = next(batches)
+        >>> resumed = rx.DataLoader(rx.Dataset(root), batch_size=16, shuffle=True, device="cpu")
+        >>> resumed.load_state_dict(loader.state_dict())
+        >>> len(list(resumed)), len(list(batches))
+        (2, 2)
         """
         self._meet_ranks()
         resume.check(state, self._run)
@@ -333,15 +371,39 @@ class DataLoader:
             waited_for_first_s, for the first batches of epochs; stages_s (seconds of threads at work) and rates (sites
             a second and thread), by stage; queue_depth (batches that were ready) and wait_s, as p50, p90, p99; faults
             (a list of dict of site_id, path, reason, the first epoch, and times).
+
+        Examples
+        --------
+        >>> loader = rx.DataLoader(rx.Dataset(root), batch_size=16, shuffle=True, device="cpu")
+        >>> batches = list(loader)
+        >>> report = loader.report()
+        >>> report["sites"], report["batches"], report["faults"]
+        (48, 3, [])
         """
         return {**self._meter.report(), "faults": self._faults.listed()}
 
     def scalars(self) -> dict[str, float]:
-        """The report's numbers as one flat dictionary, for TensorBoard or any logger; see :meth:`report`."""
+        """Return the report's numbers as one flat dictionary, for TensorBoard or any logger; see :meth:`report`.
+
+        Examples
+        --------
+        >>> loader = rx.DataLoader(rx.Dataset(root), batch_size=16, shuffle=True, device="cpu")
+        >>> batches = list(loader)
+        >>> loader.scalars()["faults"]
+        0.0
+        """
         return {**self._meter.scalars(), "faults": float(self._faults.count), "epoch": float(self._epoch)}
 
     def progress(self) -> str:
-        """Where the loader is and who waits for whom, in one short line."""
+        """Say in one short line where the loader is and who waits for whom.
+
+        Examples
+        --------
+        >>> loader = rx.DataLoader(rx.Dataset(root), batch_size=16, shuffle=True, device="cpu")
+        >>> batches = list(loader)
+        >>> loader.progress()
+        'epoch 0, batch 3 of 3, ... sites/s, waited for data ...% of the time, ... of 2 batches ready, 0 faults'
+        """
         meter = self._meter
         ready = meter.depths().get("p50", 0)
         return (

@@ -98,6 +98,14 @@ class Policy:
         the batch are mixed, and labels become (B, classes) float32. Only in :class:`rx.DataLoader`.
     mix : float
         Probability that a pair is mixed.
+
+    Examples
+    --------
+    >>> policy = rx.Policy(hflip=0.5, rot90=1.0, zoom=(0.9, 1.1), stats_jitter=0.1)
+    >>> dataset = rx.Dataset(root, augment=policy)
+    >>> rx.Policy(hflip=2)
+    Traceback (most recent call last):
+    rxrx_fast.errors.UsageError: ...
     """
 
     hflip: float = 0.0
