@@ -118,7 +118,7 @@ def test_real_files(real_root):
         (container(HEAD, b"\x78\xda" + b"\xff" * 40), "zlib stream"),
         (container(HEAD, zlib.compress(bytes(131))), "ends before the last row"),
         (container(HEAD, zlib.compress(bytes(133))), "more image data"),
-        (container(HEAD, zlib.compress(b"\5" + bytes(131))), "no known filter"),
+        (container(HEAD, zlib.compress(b"\5" + bytes(131))), "unknown filter"),
         (container(HEAD, b""), "no image data"),
         (SIGNATURE + HEAD + chunk(b"IEND", b""), "no image data"),
         (
