@@ -148,7 +148,7 @@ class TestPng:
 @pytest.mark.parametrize("threads", sorted({1, 2, os.cpu_count() or 1}))
 @pytest.mark.benchmark(group="png: all sites, threads")
 def test_threads(benchmark, sites, threads):
-    """A pool of threads, one site a task: does it scale with cores?"""
+    """A pool of threads, one site a task: shows whether it scales with cores."""
     from concurrent.futures import ThreadPoolExecutor
 
     out = np.empty((len(sites), 6, SIZE, SIZE), np.uint8)

@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rxrx_kernels.png import status as png_status
 from rxrx_kernels.png import gather as png_gather
+from rxrx_kernels.png import status as png_status
 
 from rxrx_fast.errors import UsageError
 from rxrx_fast.runtime.buffers import Buffers

@@ -308,6 +308,31 @@ def test_a_missing_libdeflate_is_said(monkeypatch):
     assert libdeflate.available()
 
 
+def test_a_second_process_compiles_nothing():
+    """The second process loads all compiled code from Numba's cache, for both depths, and stores nothing more."""
+    script = """
+import numpy as np
+from png_mutants import pixels_of
+from png_writer import encoded
+from rxrx_kernels.png import files
+for dtype in (np.uint8, np.uint16):
+    pixels = pixels_of((130, 40), dtype)
+    out = np.empty((2, 130, 40), dtype)
+    files.decode_site([encoded(pixels), encoded(pixels, 1)], out)
+    assert (out == pixels).all()
+"""
+    support = Path(__file__).parents[2] / "support"
+    environment = os.environ | {"NUMBA_DEBUG_CACHE": "1", "PYTHONPATH": str(support)}
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-P", "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    )
+    assert "data loaded" in second.stdout
+    assert "data saved" not in second.stdout, first.stdout
+
+
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="is the run with bounds checking itself")
 def test_with_bounds_checking(tmp_path):
     """Run these tests again with every index of compiled code checked (addresses are not: see cliffs)."""
