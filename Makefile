@@ -1,7 +1,11 @@
 # Every target does its own set-up: a fresh checkout needs Python 3.10 or newer and nothing else.
 #
 #   make demo      install, then run the main job on generated data
-#   make test      install, then run the tests
+#   make test      install, then run the tests that take no longer than minutes
+#   make test-all  make test, then the long tests and the integrations with other people's packages, which it installs.
+#                  BUDGET=15m runs a sample of those that fits; SEED=N repeats a sample
+#   make lint, make typecheck   format, rules, import direction; types
+#   make dist      build the wheel and the sdist into dist/, install each into an empty environment and use it there
 #   make bench     install, then benchmark the kernels
 #   make throughput, make reading   where the time of a batch goes, and what reading files costs
 #   make training     is training IO-bound? Steps fed by the loader against steps on a resident batch, by backbone
@@ -15,20 +19,37 @@
 PYTHON ?= python3
 VENV   ?= .venv
 OUT    ?= rxrx_fast_demo
+# Processes that run tests, and what make test-all draws its sample by.
+WORKERS ?= 2
+BUDGET  ?=
+SEED    ?=
 CUDA   := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p' | head -n 1)
 EXTRA  ?= $(if $(filter 13 14 15,$(CUDA)),cuda13,$(if $(filter 12,$(CUDA)),cuda12,cpu))
 # Without a GPU the CUDA kernels are still compiled to PTX and run on the simulator.
 TESTED := $(EXTRA),test,bench,train,$(if $(filter cpu,$(EXTRA)),ptx,cupy$(subst cuda,,$(EXTRA)))
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: install demo test lint typecheck bench throughput reading training augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean
+.PHONY: install demo test test-all dist lint typecheck bench throughput reading training augmenting gpu-install gpu-test gpu-bench gpu-sanitize clean
 
 install: $(VENV)/.installed-$(EXTRA)
 demo: install
 	$(VENV)/bin/rxrx-fast demo --out $(OUT)
 
+# A file's tests stay together: they share what their fixtures make.
+PYTEST := $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+COVER  := --cov=rxrx_fast --cov=rxrx_kernels --cov-report=
+
 test: $(VENV)/.tested-$(EXTRA)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(PYTEST) -m 'not slow and not integration' --durations=10 $(COVER) $(ARGS)
+	@$(VENV)/bin/python tests/support/coverage_summary.py
+
+test-all: test $(VENV)/.integrated-$(EXTRA)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'slow or integration' --installed --durations=20 \
+		$(if $(BUDGET),--budget $(BUDGET)) $(if $(SEED),--seed $(SEED)) $(COVER) --cov-append $(ARGS)
+	@$(VENV)/bin/python tests/support/coverage_summary.py
+
+dist: $(VENV)/bin/python
+	$(VENV)/bin/python tests/support/check_dist.py $(ARGS)
 
 # Format, rules (pyproject.toml says which) and the import direction of the rooms.
 lint: $(VENV)/.linted-$(EXTRA)
@@ -75,6 +96,10 @@ $(VENV)/.linted-$(EXTRA): $(VENV)/.tested-$(EXTRA)
 	$(PIP) -e '.[$(TESTED),lint]'
 	@touch $@
 
+$(VENV)/.integrated-$(EXTRA): $(VENV)/.tested-$(EXTRA)
+	$(PIP) -e '.[$(TESTED),integrations]'
+	@touch $@
+
 $(VENV)/.backbones-$(EXTRA): $(VENV)/.tested-$(EXTRA)
 	$(PIP) -e '.[$(TESTED),backbones]'
 	@touch $@
@@ -84,4 +109,4 @@ $(VENV)/.peers-$(EXTRA): $(VENV)/.tested-$(EXTRA)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info rxrx_fast_demo
+	rm -rf $(VENV) build dist .coverage *.egg-info rxrx_fast_demo

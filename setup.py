@@ -17,7 +17,14 @@ PEERS += ["torchvision>=0.19,<1"]
 PEERS += [f"{name}; python_version >= '3.11'" for name in ("albumentationsx>=2.5,<3", "kornia>=0.8,<1")]
 # What the comparison of corrections measures with; --backbone small and everything else of the recipes need no more.
 TRAIN = ["scikit-learn>=1.4,<2"]
-# Format, rules, import direction and types: make lint, make typecheck.
+# torchvision must go with torch's version; where it is of another build, its classifiers work all the same.
+BACKBONES = [*TRAIN, "torchvision>=0.19,<1", "timm>=1.0.9,<2"]
+UMAP = [*TRAIN, "umap-learn>=0.5.7,<1"]
+HARMONY = [*TRAIN, "harmonypy>=2.0,<3"]
+# Every package that a test runs the loader, the recipes or the race with, and that nothing needs.
+INTEGRATIONS = [*PEERS, *BACKBONES, *UMAP, *HARMONY]
+INTEGRATIONS += ["torchdata>=0.11,<1", "lightning>=2.4,<3", "accelerate>=1.0,<2", "tensorboard>=2.16,<3"]
+# Format, rules, import direction and types: make lint, make typecheck. pre-commit runs the same before a commit.
 LINT = [
     "ruff>=0.9,<1",
     "mypy>=1.14,<3",
@@ -25,13 +32,21 @@ LINT = [
     "pandas-stubs>=2.2",
     "types-psutil>=6",
     "types-tqdm>=4.66",
+    "pre-commit>=4,<5",
 ]
-TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", *BENCH]
+TEST = [
+    "pytest>=8.2,<10",
+    "pytest-timeout>=2.3,<3",
+    "pytest-xdist>=3.6,<4",
+    "pytest-cov>=7,<8",
+    "hypothesis>=6.100,<7",
+    *BENCH,
+]
 
 setup(
     name="rxrx-fast",
     version="0.1.0",
-    description="RxRx1 at the speed of the model: DALI decoding, one-pass Numba and CUDA kernels, a thin PyTorch iterator",
+    description="RxRx1 at the speed of the model: DALI decoding, Numba and CUDA kernels, a thin PyTorch iterator",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -69,12 +84,12 @@ setup(
         "cupy13": ["cupy-cuda13x>=13.6,<15"],
         "cupy12": ["cupy-cuda12x>=13.4,<15"],
         "train": TRAIN,
-        # torchvision must go with torch's version; where it is of another build, its classifiers work all the same.
-        "backbones": [*TRAIN, "torchvision>=0.19,<1", "timm>=1.0.9,<2"],
+        "backbones": BACKBONES,
         # The picture of embeddings by UMAP instead of principal components.
-        "umap": [*TRAIN, "umap-learn>=0.5.7,<1"],
+        "umap": UMAP,
         # Apart from the rest because of its licence, the GPL.
-        "harmony": [*TRAIN, "harmonypy>=2.0,<3"],
+        "harmony": HARMONY,
+        "integrations": INTEGRATIONS,
     },
     entry_points={"console_scripts": ["rxrx-fast = rxrx_fast.cli:main"]},
     classifiers=[

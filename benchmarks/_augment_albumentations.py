@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-# Its import asks the network for newer versions otherwise.
+# Without this its import asks the network for newer versions.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albucore
@@ -31,19 +31,19 @@ class Peer:
         self._rng = np.random.default_rng(0)
 
     def _steps(self, policy, site: int) -> tuple:
-        """What comes before standardisation, and after it. One set a plate, whose mean lies outside of the image."""
+        """Return the transforms before and after standardisation, one set a plate (its mean fills the border)."""
         fill = 0.0 if self._early else tuple(map(float, np.rint(self._work.mean[site])))
         key = policy, fill
         if key not in self._made:
             flips = [A.HorizontalFlip(policy.hflip), A.VerticalFlip(policy.vflip), A.Transpose(policy.transpose)]
             if policy.hflip == policy.vflip == policy.transpose == 0.5:
-                # The same eight pictures, each as likely, in one step instead of up to three.
+                # D4 gives the same eight images with equal probability in one step instead of three.
                 flips = [A.D4(p=1.0)]
             affine, erase, crop = [], [], []
             if policy.affine and (policy.zoom != (1, 1) or policy.shift):
                 one = policy.aspect == (1, 1)
                 zoom, shift = {"x": policy.zoom, "y": policy.zoom}, (-policy.shift, policy.shift)
-                # Both axes are zoomed each by a draw of its own, which is zoom and aspect at once.
+                # Each axis gets a zoom of its own, which is zoom and aspect together.
                 moved = A.Affine(zoom, {"x": shift, "y": shift}, fill=fill, keep_ratio=one, p=policy.affine)
                 affine.append(moved)
             if policy.erase:
@@ -51,7 +51,7 @@ class Peer:
             if policy.crop != (1, 1):
                 sides = tuple(int(share * self._work.size[0]) for share in policy.crop)
                 crop.append(A.RandomSizedCrop(sides, self._work.size))
-            # Erasing is of standardised values, so it comes after the crop where that is of uint8.
+            # Erasing acts on standardised values, so it follows a crop of uint8.
             order = (flips, [*affine, *erase, *crop]) if self._early else ([*flips, *affine, *crop], erase)
             self._made[key] = tuple(A.Compose(steps) for steps in order)
         return self._made[key]

@@ -1,4 +1,4 @@
-"""Kornia's augmentations of batches, each sample with draws of its own (``same_on_batch=False``).
+"""Kornia's augmentations of batches, with parameters sampled per image (``same_on_batch=False``).
 
 Kornia works on floating-point batches, so standardisation comes first. It has no transposition, and its quarter turns
 resample; torch's own transposition takes that place. Slicing is the faster of its ways to crop.
@@ -13,7 +13,7 @@ import torch
 
 __all__ = ["Peer"]
 
-#: Sites a call. On a CPU smaller batches are faster, since they stay in the caches.
+#: Sites a call. Small batches are faster on a CPU because they stay in the caches.
 AT_ONCE = 4
 
 
@@ -30,7 +30,7 @@ class Peer:
     def _augmentation(self, policy):
         steps = [K.RandomHorizontalFlip(p=policy.hflip), K.RandomVerticalFlip(p=policy.vflip)]
         if policy.affine and (policy.zoom != (1, 1) or policy.shift):
-            # Both axes are zoomed each by a draw of its own, which is zoom and aspect at once.
+            # Each axis gets a zoom of its own, which is zoom and aspect together.
             shift, zoom = (policy.shift, policy.shift), (*policy.zoom, *policy.zoom)
             zoom = policy.zoom if policy.aspect == (1, 1) else zoom
             steps.append(K.RandomAffine(0.0, shift, zoom, p=policy.affine))

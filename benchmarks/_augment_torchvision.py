@@ -26,7 +26,7 @@ class Peer:
         self._stacks = torch.from_numpy(work.stacks)
 
     def _steps(self, policy, site: int) -> tuple:
-        """Flips; affine change and crop, of which RandomAffine knows no aspect; erasing. One set a plate."""
+        """Return flips, affine map and crop (RandomAffine changes no aspect), and erasing; one set per plate."""
         fill = [0.0] * 6 if self._early else self._work.mean[site].tolist()
         key = policy, *fill
         if key not in self._made:
@@ -40,10 +40,10 @@ class Peer:
             if policy.erase:
                 erase = v2.RandomErasing(policy.erase, policy.erase_area, policy.erase_aspect, 0.0, inplace=True)
             if policy.crop != (1, 1):
-                # Shares of the area. Nothing shrinks, so there is nothing to smooth.
+                # Shares of the area. No antialiasing: nothing shrinks.
                 area = tuple(side**2 for side in policy.crop)
                 crop = v2.RandomResizedCrop(self._work.size, area, (1.0, 1.0), LINEAR, antialias=False)
-            # Erasing is of standardised values, so it comes after the crop where that is of uint8.
+            # Erasing acts on standardised values, so it follows a crop of uint8.
             order = (flips, [affine, erase, crop]) if self._early else ([*flips, affine, crop], [erase])
             self._made[key] = tuple(v2.Compose(steps) for steps in order)
         return self._made[key]

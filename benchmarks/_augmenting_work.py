@@ -1,4 +1,4 @@
-"""What every contestant of the race of augmentations is given, who they are, and rxrx_fast itself."""
+"""The race of augmentations: its work, its contestants, and rxrx_fast as one of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from rxrx_fast import Dataset, Policy
-from rxrx_fast.augment.views import Plan
+from rxrx_fast.augment.views import KernelArguments
 from rxrx_fast.devices.device import finish_site
 from rxrx_fast.runtime.buffers import Buffers
 
 __all__ = ["BATCH", "PEERS", "Ours", "Work", "missing"]
 
-#: Sites that are asked for at once.
+#: Sites a batch.
 BATCH = 32
 
 
@@ -43,7 +43,7 @@ class Work:
     def of(cls, catalog, stats) -> Work:
         """Decode all sites of a catalog."""
         dataset = Dataset(catalog, stats=stats)
-        stacks = np.stack([dataset.store.pixels(i) for i in range(len(dataset))])
+        stacks = dataset.store.pixels(range(len(dataset)))
         (view,) = dataset.parameters(np.arange(len(dataset)), 0, 0)
         return cls(dataset.catalog, stats, stacks, view.center.astype(np.float32), view.scale.astype(np.float32))
 
@@ -69,13 +69,13 @@ class Ours:
         self._dataset = Dataset(work.catalog, stats=work.plate_stats, views=list(policies))
         self._stacks, self._epoch, self._buffers = work.stacks, 0, Buffers(2 * len(policies))
 
-    def plans(self, sites: np.ndarray) -> list[Plan]:
-        """What is decided on the host: one plan a view, with new draws each time."""
+    def plans(self, sites: np.ndarray) -> list[KernelArguments]:
+        """Sample new parameters on the host and return the kernels' arguments, one record per view."""
         self._epoch += 1
-        return [view.plan(None) for view in self._dataset.parameters(sites, 0, self._epoch)]
+        return [view.kernel_arguments(None) for view in self._dataset.parameters(sites, 0, self._epoch)]
 
-    def apply(self, sites: np.ndarray, plan: Plan) -> np.ndarray:
-        """The kernels alone, (B, C, H, W) float32."""
+    def apply(self, sites: np.ndarray, plan: KernelArguments) -> np.ndarray:
+        """Run the kernels alone; returns (B, C, H, W) float32."""
         out = self._buffers.take((len(sites), *self._stacks.shape[1:]), np.float32)
         for b, site in enumerate(sites):
             finish_site(self._stacks[site], out[b], plan, b)
@@ -111,7 +111,7 @@ def _kornia(work, policies):
     return Peer(work, policies)
 
 
-#: Name, package, and how the contestant is made of the work and its policies.
+#: Name, package, and the function that makes the contestant from the work and its policies.
 PEERS = (
     ("AlbumentationsX, geometry of uint8", "albumentations", _albumentations(False)),
     ("AlbumentationsX, geometry of float32", "albumentations", _albumentations(True)),
@@ -122,5 +122,5 @@ PEERS = (
 
 
 def missing(package: str) -> str | None:
-    """Why a peer can't run; None if its package is there."""
+    """Return why a peer can't run; None if its package is installed."""
     return None if importlib.util.find_spec(package) else f"{package} is not installed (pip install '.[cpu,peers]')"

@@ -1,11 +1,11 @@
-"""Epochs of rxrx_fast's loader, its files in the page cache or not, with and without asking ahead for them."""
+"""Epochs of rxrx_fast's loader with warm and cold files, with and without readahead."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,22 +14,22 @@ from _shared import in_turns, spread
 
 from rxrx_fast import Catalog, DataLoader, Dataset, PlateStats, Policy
 from rxrx_fast.bench.work import JITTER
-from rxrx_fast.stores import FileStore
+from rxrx_fast.stores.files import FileStore
 from rxrx_fast.synth import writer as synthetic
 
 BATCH = 32
-_DRAWN = 12  # sites that are drawn; the others are copies of their files, which have pages of their own
+_DRAWN = 12  # generated sites; the others are copies of their files, with pages of their own
 
 
-class Unasked(FileStore):
-    """Takes every file to be in memory, so that none is asked for."""
+class WithoutReadahead(FileStore):
+    """A store that reports every file as cached, so that nothing is read ahead."""
 
-    def in_memory(self, position: int) -> bool:
-        return True
+    def in_memory(self, positions: Sequence[int]) -> list[bool]:
+        return [True] * len(positions)
 
 
 def copies(folder: Path, sites: int, size: int) -> Catalog:
-    """A catalog of so many sites of 6 x size x size pixels."""
+    """Make a catalog of ``sites`` sites of 6 x size x size pixels."""
     drawn = synthetic.generate(folder / "drawn", experiments=1, plates=1, wells=_DRAWN // 2, size=size, quiet=True)
     files = Catalog.read(drawn).files(range(_DRAWN))
     (folder / "HUVEC-01").mkdir()
@@ -41,9 +41,9 @@ def copies(folder: Path, sites: int, size: int) -> Catalog:
 
 
 def epochs(folder: Path, sites: int, size: int, threads: int, rounds: int) -> list[dict]:
-    """Sites a second of whole epochs of the work W1, in turns."""
+    """Measure sites a second of whole epochs of the work W1; the cases take turns."""
     catalog = copies(folder, sites, size)
-    # Pages that are not on the disk yet can't be evicted.
+    # Dirty pages can't be evicted.
     os.sync()
     paths = [path for paths in catalog.files(range(len(catalog))) for path in paths]
     # Reads every file once.
@@ -54,11 +54,11 @@ def epochs(folder: Path, sites: int, size: int, threads: int, rounds: int) -> li
         dataset = Dataset(catalog, normalize="plate", stats=stats, augment=policy)
         dataset.store = store(dataset.catalog, dataset.store.channels)
         made = DataLoader(dataset, min(BATCH, sites), shuffle=True, device="cpu", num_threads=threads)
-        # Compiles, and touches the memory of the batches.
+        # Compile the kernels and touch the memory of the batches.
         list(made)
         return made
 
-    loaders = {"asks ahead": loader(FileStore), "does not ask": loader(Unasked)}
+    loaders = {"readahead": loader(FileStore), "no readahead": loader(WithoutReadahead)}
     cases = [(cache, name) for cache in ("warm", "cold") for name in loaders]
 
     def measured(cache: str, name: str) -> Callable[[], tuple[float, float]]:

@@ -1,6 +1,6 @@
-"""What the GPU benchmarks share: is there one, event timing, the card's own bandwidth, and who feeds batches to it.
+"""Shared by the GPU benchmarks: detection of a GPU, event timing, the card's bandwidth, and the loaders that feed it.
 
-On a machine without a GPU the scripts say so in one line and end with status 0: a missing card is no failure.
+Without a GPU the scripts say so in one line and exit with status 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
 
 
 def parser(text: str, limit: float) -> argparse.ArgumentParser:
-    """The options that all of the scripts have; ``text`` begins with the line that says what one does."""
+    """Make the parser with the options of all scripts; the first line of ``text`` is its description."""
     options = argparse.ArgumentParser(description=text.partition("\n")[0])
     options.add_argument("--data", type=Path, default=Path("/tmp/rxrx_gpu"), help="folder of the generated data")
     options.add_argument("--out", type=Path, default=Path("results"), help="folder for JSON and charts")
@@ -34,7 +34,7 @@ def parser(text: str, limit: float) -> argparse.ArgumentParser:
 
 
 def no_gpu() -> str | None:
-    """Why nothing can be measured here, or None."""
+    """Return why nothing can be measured here, or None."""
     from rxrx_fast.devices.device import missing_for_cuda
 
     missing = missing_for_cuda()
@@ -42,14 +42,14 @@ def no_gpu() -> str | None:
 
 
 def head(name: str, device: str, parameters: dict) -> dict:
-    """What every result begins with, and the card. Where the checkout is a mere copy, COMMIT says of what."""
+    """Return the header of a result with the GPU. COMMIT names the commit where the folder is no git checkout."""
     result = header(name, {"device": device, **parameters})
     result["commit"] = result["commit"] or os.environ.get("COMMIT")
     return result | {"card": card() if device == "cuda" else None}
 
 
 def card() -> dict:
-    """The GPU that is measured, and what runs on it; the driver is among the machine's GPUs."""
+    """Describe the GPU and the software on it."""
     found = torch.cuda.get_device_properties(0)
     return {
         "name": found.name,
@@ -113,14 +113,14 @@ class Data:
         self.bytes_a_file = sum(map(os.path.getsize, paths)) / len(paths)
 
     def files(self, sites: int) -> list[list[bytes]]:
-        """Encoded files of the first sites."""
+        """Read the encoded files of the first sites."""
         count = min(sites, len(self.catalog))
         return [[Path(path).read_bytes() for path in paths] for paths in self.catalog.files(range(count))]
 
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Environment variables for a while."""
+    """Set environment variables within a block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -134,7 +134,7 @@ def environment(**values: str) -> Iterator[None]:
 
 
 class Ours:
-    """rxrx_fast.DataLoader, decoding on the host or on the GPU, or where it chooses ("auto")."""
+    """rxrx_fast.DataLoader, which decodes on the host, on the GPU, or where it chooses ("auto")."""
 
     def __init__(
         self, data: Data, decode: str, batch: int, threads: int, device: str, dtype: str = "float16",
@@ -165,7 +165,7 @@ class Ours:
 
 
 class Theirs:
-    """A contestant of ``rxrx-fast bench``, whose float32 batches are cast on the device."""
+    """A contestant of ``rxrx-fast bench``; its float32 batches are cast on the device."""
 
     def __init__(self, peer, data: Data, batch: int, threads: int, device: str, dtype: torch.dtype = torch.float16):
         work = Work.of(data.catalog, data.stats, batch_size=batch, threads=threads, device=device)
@@ -183,11 +183,11 @@ class Theirs:
 
 
 def feeds(data: Data, batch: int, threads: int, device: str, clock: Clock) -> Iterator[object]:
-    """Everyone who can feed this device, one at a time; each is to be closed before the next is asked for."""
+    """Yield every loader that can feed this device, one at a time. Close each before taking the next."""
     from rxrx_kernels.cuda import nvcomp
 
     makers: list[tuple[str, Callable]] = []
-    # First those that fork workers: before this process has threads of its own.
+    # Loaders that fork workers come first, before this process has threads.
     for module in ("torch_cv2", "dali"):
         makers.append((module, lambda module=module: Theirs(peer(module), data, batch, threads, device)))
     for decode in ("host", "own", "nvcomp"):

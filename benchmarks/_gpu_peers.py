@@ -1,4 +1,4 @@
-"""Mirror, normalise and cast a batch on a GPU as one would write it with PyTorch or CuPy: peers of the fused kernel.
+"""Mirror, normalise and cast a batch on a GPU in PyTorch or CuPy: peers of the orient kernel.
 
 Each maker returns ``work(stack, center, scale)``, from (B, C, H, W) uint8 and (B, C, 1, 1) float32 tensors to a new
 (B, C, H, W) float16 tensor, or raises ImportError where its library is not installed. Only CuPy needs a GPU.
@@ -14,20 +14,20 @@ def eager(stack, center, scale):
 
 
 def make_eager():
-    """PyTorch, an operation at a time."""
+    """PyTorch, eager."""
     return eager
 
 
 def make_compiled():
-    """PyTorch, compiled into what it takes to be the best kernels."""
+    """PyTorch, compiled by torch.compile."""
     if torch.cuda.is_available():
-        # Without it torch compiles for GPUs only in part.
+        # torch.compile needs Triton on GPUs.
         import triton  # noqa: F401
     return torch.compile(eager, dynamic=False)
 
 
 def make_cupy():
-    """CuPy, one element-wise kernel over a mirrored view; tensors go to and fro through DLPack without a copy."""
+    """CuPy, one element-wise kernel over a mirrored view; DLPack passes tensors without a copy."""
     import cupy
 
     kernel = cupy.ElementwiseKernel(
@@ -41,5 +41,5 @@ def make_cupy():
     return work
 
 
-#: Makers by the name of the row.
+#: Row name to maker.
 PEERS = {"torch, eager": make_eager, "torch.compile": make_compiled, "CuPy ElementwiseKernel": make_cupy}

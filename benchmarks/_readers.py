@@ -1,6 +1,6 @@
 """Ways to read the six files of a site, the clock that compares them, and the page cache.
 
-A way takes sites (six paths each) and a buffer of its thread, reads one site after the other, and yields its bytes.
+A reader takes sites (six paths each) and its thread's buffer, reads site by site, and yields the number of bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from rxrx_fast.bench.shares import thread_clock
 
 LARGEST = 177_000  # bytes, the largest of RxRx1's files
-AHEAD = 8  # sites that a thread has asked the kernel for and not read yet
+AHEAD = 8  # sites that a thread has requested from the kernel and not read yet
 DROP = Path("/proc/sys/vm/drop_caches")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -64,7 +64,7 @@ def mapped(sites: Iterator, buffer: np.ndarray) -> Iterator[int]:
         total = 0
         for path in paths:
             with open(path, "rb", buffering=0) as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:
-                # A page is read when it is first touched.
+                # The first access to a page reads it.
                 view = np.frombuffer(pages, np.uint8)
                 view[:: mmap.PAGESIZE].sum()
                 total += view.size
@@ -73,7 +73,7 @@ def mapped(sites: Iterator, buffer: np.ndarray) -> Iterator[int]:
 
 
 def readv_ahead(sites: Iterator, buffer: np.ndarray) -> Iterator[int]:
-    """As readv_recycled, but files are opened and asked for before they are read."""
+    """Read as readv_recycled, but open files and request readahead first."""
     waiting: deque[list[int]] = deque()
 
     def read() -> int:
@@ -104,9 +104,9 @@ METHODS: dict[str, Callable] = {
 
 
 def measure(method: Callable, order: list, threads: int, seconds: float, again: bool) -> dict:
-    """Sites a second of threads that share a list, and what each part of their time is, in seconds a site.
+    """Measure threads that share a list: sites a second, and the parts of their time in seconds a site.
 
-    It ends with the list, which is begun anew with ``again``, or when the time is over.
+    Ends when the list does (``again`` starts it over) or when the time is up.
     """
     turns, barrier, results = itertools.count(), threading.Barrier(threads), []
 
@@ -140,7 +140,7 @@ def measure(method: Callable, order: list, threads: int, seconds: float, again: 
     starts, ends, counts, sizes, clocks = zip(*results)
     wall, count = max(ends) - min(starts), sum(counts)
     ran, ready, user, system = np.sum(clocks, axis=0)
-    # The two come in ticks; their sum is known exactly.
+    # User and system time are counted in ticks; their sum is known exactly.
     user, system = np.array([user, system]) * ran / max(user + system, 1e-9)
     seconds_a_site = {"user": user, "kernel": system, "asleep": max(wall * threads - ran - ready, 0), "no_core": ready}
     return {
@@ -151,7 +151,7 @@ def measure(method: Callable, order: list, threads: int, seconds: float, again: 
 
 
 def evict(paths: list[str], drop: bool) -> None:
-    """Out of the page cache; with ``drop`` out of every cache of the kernel."""
+    """Evict files from the page cache; with ``drop``, empty all of the kernel's caches."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -161,7 +161,7 @@ def evict(paths: list[str], drop: bool) -> None:
 
 
 def resident(paths: list[str]) -> float:
-    """Share of the files' pages that are in the page cache."""
+    """Return the share of the files' pages that are in the page cache."""
     held = total = 0
     for path in paths:
         with open(path, "rb", buffering=0) as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as pages:

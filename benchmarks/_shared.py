@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: rounds in turns, results as JSON, and the look of a chart."""
+"""Shared by the benchmark scripts: interleaved rounds, JSON results, and the style of charts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from rxrx_fast.viz.figure import save
 
 # As in the race's chart (rxrx_fast/bench/report.py).
 OURS, THEIRS, INK, FAINT = "#0b7a75", "#b8bec7", "#1d2733", "#5c6b7a"
-#: Colours that are told apart next to each other, the most important one first.
+#: Distinguishable colours, the most important first.
 SERIES = (OURS, "#d9822b", "#3f6fb5", "#b0447a", "#7a8b2c", INK)
 
 
 def spread(runs: Sequence[float]) -> dict:
-    """The rounds of one value: median, min, max and all of them."""
+    """Summarise the rounds of one value: median, min, max and all runs."""
     return {"median": statistics.median(runs), "min": min(runs), "max": max(runs), "runs": list(runs)}
 
 
 def in_turns(measures: Sequence[Callable[[], object]], rounds: int) -> list[list]:
     """Call every function once a round; returns each one's results.
 
-    Every round starts with another one: what a machine does now and then, or who runs after whom, then hits nobody in
-    particular.
+    Every round starts with another function, so that periodic load and the order of runs favour none.
     """
     results: list[list] = [[] for _ in measures]
     for number in range(rounds):
@@ -43,13 +42,13 @@ def thread_counts() -> list[int]:
 
 
 def header(name: str, parameters: dict) -> dict:
-    """What every result begins with."""
+    """Return the header of a result."""
     return {
         "benchmark": name,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": machine.commit(),
         "machine": machine.describe(),
-        # Others at work on the same machine show here.
+        # Shows other load on the machine.
         "load_average": list(os.getloadavg()),
         "parameters": parameters,
     }
@@ -65,14 +64,14 @@ def write(result: dict, figures: dict[str, object], out: str | os.PathLike) -> N
 
 
 def new_figure(width: float, height: float):
-    """An empty figure; it belongs to no window and no global state."""
+    """Make an empty figure without pyplot's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def dress(axes, title: str, below: str = "", xlabel: str = "", ylabel: str = "") -> None:
-    """Give axes the look of the race's chart: title and remark at the left, no box, faint scales."""
+    """Style axes as the race's chart: title and remark at the left, no box, faint scales."""
     axes.set_title(title, loc="left", color=INK, fontsize=12, pad=10 + 12 * len(below.splitlines()))
     axes.text(0, 1.02, below, transform=axes.transAxes, va="bottom", color=FAINT, fontsize=8.5)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""A model and its training step: what training.py and gpu_training.py share."""
+"""A model and its training step, shared by training.py and gpu_training.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": No
 
 
 def build(name: str) -> tuple[nn.Module, str]:
-    """A backbone of the recipes with a linear head, and where it is from. UsageError where its library is missing."""
+    """Build a recipe's backbone with a linear head; returns it and its source. UsageError if its library is missing."""
     try:
         body = backbone(name, CHANNELS)
     except UsageError:
@@ -41,8 +41,8 @@ class Trainer:
     def __init__(self, model: nn.Module, device: str, precision: str):
         self._device, self._amp = device, _AUTOCAST[precision]
         self._model = model.to(device, memory_format=torch.channels_last).train()
-        # At a rate of 0 an update is as much work, and the model stays what it is. Trained on end, it would come to
-        # gradients so small that a CPU takes ten times as long for them, resident or fed.
+        # A rate of 0 costs the same and keeps the model. Continued training would reach denormal gradients,
+        # which are ten times as slow on a CPU, resident or fed.
         self._optimizer = torch.optim.SGD(self._model.parameters(), lr=0.0, momentum=0.9)
         self._scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
         self._loss = nn.CrossEntropyLoss()
@@ -62,7 +62,7 @@ class Trainer:
             torch.cuda.synchronize()
 
     def forget(self) -> None:
-        """Give back the memory of a step that did not fit."""
+        """Free the memory of a step that did not fit."""
         self._optimizer.zero_grad(set_to_none=True)
         if self._device == "cuda":
             torch.cuda.empty_cache()
@@ -70,14 +70,14 @@ class Trainer:
 
 
 def fitting(trainer: Trainer, batch: int, size: int, device: str, dtype: torch.dtype) -> torch.Tensor:
-    """A resident batch, halved until a step fits; two steps were taken on it."""
+    """Make a resident batch, halved until a step fits; takes two steps on it."""
     while True:
         try:
             images = torch.randn(batch, CHANNELS, size, size, device=device).to(dtype)
             for _ in range(2):
                 trainer.step(images)
             trainer.wait()
-            # The loader's own batches and the decoder's memory must fit beside it.
+            # The loader's batches and the decoder's memory must fit too.
             if device == "cpu" or torch.cuda.max_memory_allocated() < 0.8 * torch.cuda.mem_get_info()[1]:
                 return images
         except torch.OutOfMemoryError:

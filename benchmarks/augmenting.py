@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from _augmenting_work import BATCH, PEERS, Ours, Work, missing
 from _shared import FAINT, INK, OURS, THEIRS, dress, header, in_turns, new_figure, spread, write
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 
 from rxrx_fast import Catalog, PlateStats, Policy
 from rxrx_fast.augment.policy import PRESETS
@@ -42,18 +42,18 @@ PACKAGES = ("albumentationsx", "albucore", "numkong", "torchvision", "kornia")
 
 
 class OtherWork(Exception):
-    """What a peer makes is not what is asked for."""
+    """A peer's output is not what was asked for."""
 
 
 def keep_memory() -> bool:
-    """Have the C library use freed memory again instead of returning it to the system; False where it can't."""
+    """Make the C library reuse freed memory instead of returning it to the system; False if it can't."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # M_MMAP_THRESHOLD, at most 32 MiB, and M_TRIM_THRESHOLD of malloc.h.
     return mallopt is not None and all([mallopt(-3, 32 << 20), mallopt(-1, 2**31 - 1)])
 
 
 def check(make: Callable, work: Work) -> None:
-    """Compare a peer with NumPy and with rxrx_fast where nothing is left to chance."""
+    """Compare a peer with NumPy and rxrx_fast on deterministic operations."""
 
     def made(who: Callable, **policy) -> np.ndarray:
         return np.stack([x.numpy() for x in who(work, [Policy(border="mean", **policy)]).finish(np.arange(2))])
@@ -64,7 +64,7 @@ def check(make: Callable, work: Work) -> None:
     if np.abs(flipped - expected).max() > 1e-3:
         raise OtherWork("mirrored and transposed pixels are not NumPy's")
     zoomed, ours = (made(who, zoom=(1.1, 1.1)) for who in (make, Ours))
-    # Centres of pixels and of images are not everyone's to half a pixel.
+    # Libraries place pixel centres differently, by half a pixel.
     if np.corrcoef(zoomed.ravel(), ours.ravel())[0, 1] < 0.95 or abs(zoomed.std() / ours.std() - 1) > 0.05:
         raise OtherWork("zoomed pictures are not rxrx_fast's")
     erased = (made(make, erase=1, erase_area=(0.25, 0.25), erase_aspect=(1, 1)) == 0).all(1).mean()
@@ -83,13 +83,13 @@ class Lane:
         return self._rng.integers(0, self._count, min(BATCH, self._most))
 
     def moments(self) -> tuple[float, float]:
-        """Mean and deviation of one batch; also warms up."""
+        """Return mean and deviation of one batch; also a warm-up."""
         parts = [(x.double().mean(), x.double().square().mean()) for x in self._contestant.finish(self._sites())]
         mean, square = np.mean(parts, axis=0)
         return float(mean), float(np.sqrt(square - mean**2))
 
     def turn(self) -> float:
-        """Sites a second of CPU time."""
+        """Return sites per second of CPU time."""
         done, start = 0, time.process_time()
         while (spent := time.process_time() - start) < self._seconds or not done:
             sites = self._sites()
@@ -101,7 +101,7 @@ class Lane:
 
 
 def contestants(work: Work) -> tuple[list[tuple[str, Callable]], list[dict]]:
-    """Name and maker of everyone who can do the work, ours first, and of the others the reason."""
+    """Return the contestants (ours first) and, for those that can't run, the reason."""
     found, not_run = [(Ours.name, Ours)], []
     for name, package, make in PEERS:
         reason = missing(package)
@@ -118,7 +118,7 @@ def contestants(work: Work) -> tuple[list[tuple[str, Callable]], list[dict]]:
 
 
 def race(name: str, work: Work, entered: list[tuple[str, Callable]], options) -> dict:
-    """One case: the rates of everyone, and what they made."""
+    """Measure one case: everyone's rates and the statistics of their output."""
     policies = [PRESETS[level] for level in CASES[name]]
     lanes = [Lane(make(work, policies), work, options.seconds, options.batch) for _, make in entered]
     made = [lane.moments() for lane in lanes]
@@ -131,13 +131,13 @@ def race(name: str, work: Work, entered: list[tuple[str, Callable]], options) ->
     ]
     for row in rows:
         row["ours_is"] = rows[0]["sites_per_s"]["median"] / row["sites_per_s"]["median"]
-        # A site's policy is drawn anew by everyone; only gross differences are no chance.
+        # Everyone samples other parameters, so only gross differences mean something.
         row["plausible"] = abs(row["mean"] - rows[0]["mean"]) < 0.25 and 0.75 < row["std"] / rows[0]["std"] < 1.33
     return {"name": name, "policies": list(CASES[name]), "rows": rows, "parts_s": parts(work, policies, options)}
 
 
 def _median(work: Callable[[], object], repeats: int, count: int) -> float:
-    """CPU seconds a site."""
+    """Return CPU seconds per site."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -147,7 +147,7 @@ def _median(work: Callable[[], object], repeats: int, count: int) -> float:
 
 
 def parts(work: Work, policies: Sequence[Policy], options) -> dict[str, float]:
-    """Where rxrx_fast's time goes, seconds a site: draws and plans on the host, and the kernels."""
+    """Return seconds per site of rxrx_fast's parts: sampling on the host, and the kernels."""
     ours, sites = Ours(work, policies), np.arange(options.batch) % len(work)
     plans = ours.plans(sites)
     repeats = 3 * options.rounds
@@ -158,7 +158,7 @@ def parts(work: Work, policies: Sequence[Policy], options) -> dict[str, float]:
 
 
 def floors(work: Work, options) -> dict[str, float]:
-    """What writing a site costs at least, and standardising it without any augmentation, seconds a site."""
+    """Return the floors in seconds per site: filling the output, and standardising without augmentation."""
     ours, sites = Ours(work, [Policy()]), np.arange(options.batch) % len(work)
     (plan,) = ours.plans(sites)
     out = ours.apply(sites, plan)
@@ -166,7 +166,7 @@ def floors(work: Work, options) -> dict[str, float]:
 
     def standardise() -> None:
         for b, site in enumerate(sites):
-            fuse_site(work.stacks[site], out[b], 0, plan.center[b], plan.scale[b])
+            orient_site(work.stacks[site], out[b], 0, plan.center[b], plan.scale[b])
 
     return {
         "fill": _median(lambda: out.fill(1), repeats, len(sites)),
@@ -175,7 +175,7 @@ def floors(work: Work, options) -> dict[str, float]:
 
 
 def table(result: dict) -> str:
-    """Everything for a terminal."""
+    """Format the result for a terminal."""
     width = max(len(row["name"]) for row in [*result["cases"][0]["rows"], *result["not_run"]])
     lines = []
     for case in result["cases"]:
@@ -195,7 +195,7 @@ def table(result: dict) -> str:
 
 
 def draw(result: dict):
-    """A panel a case: rxrx_fast and each library in its faster form."""
+    """Draw one panel per case: rxrx_fast and each library in its faster form."""
     figure = new_figure(11.5, 5.6)
     for axes, case in zip(figure.subplots(2, 2).flat, result["cases"]):
         best: dict[str, dict] = {}
@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.sites, options.seconds, options.rounds, options.batch, pixels = 4, 0.0, 1, 4, 64
     options.memory_kept = keep_memory()
     torch.set_num_threads(1)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (peers draw from NumPy's global generator)
     torch.manual_seed(0)
     root = options.root
     if root is None:

@@ -25,7 +25,7 @@ from _gpu_peers import PEERS
 from _shared import FAINT, INK, OURS, SERIES, THEIRS, dress, new_figure, write
 
 from rxrx_fast.bench import machine
-from rxrx_fast.decode.cuda import GpuDecoder, pack
+from rxrx_fast.decode.cuda_png import PngLauncher, pack
 from rxrx_fast.runtime.buffers import Buffers
 
 #: Pixels on a side, streams at once, and sites a batch.
@@ -33,7 +33,7 @@ FULL, SMALLEST = (512, (384, 768, 1536, 3072, 6144), 256), (128, (36, 72), 8)
 
 
 class Batch:
-    """Streams in GPU memory: as many sites as asked for, made of a few by repeating them, each in its own memory."""
+    """Streams in GPU memory: a few sites, repeated to the number asked for, each copy in its own memory."""
 
     def __init__(self, files: list[list[np.ndarray]], sites: int, size: tuple[int, int], pool: ThreadPoolExecutor):
         self.size, self.channels = size, len(files[0])
@@ -48,7 +48,7 @@ class Batch:
 
 
 def inflate_seconds(batch: Batch, kind: str) -> dict:
-    """GPU time of inflating a batch, after a check of every status and every Adler-32."""
+    """Measure the GPU time of inflating a batch, after checking every status and Adler-32."""
     from numba import cuda
     from rxrx_kernels.cuda import deflate as cuda_inflate
     from rxrx_kernels.cuda import nvcomp
@@ -85,7 +85,7 @@ def inflate_seconds(batch: Batch, kind: str) -> dict:
 
 
 def inflate_rows(files, size, counts, pool, clock) -> list[dict]:
-    """Inflate by number of streams."""
+    """Measure inflate by number of streams."""
     from rxrx_kernels.cuda import nvcomp
 
     rows = []
@@ -111,16 +111,16 @@ def inflate_rows(files, size, counts, pool, clock) -> list[dict]:
 
 
 def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
-    """The kernels that are bound by memory, against the card's copy."""
+    """Measure the memory-bound kernels against the card's copy bandwidth."""
     from numba import cuda
     from rxrx_kernels.cuda import orient as kernels
     from rxrx_kernels.cuda import png as cuda_png
     from rxrx_kernels.histogram import uint8 as moments
-    from rxrx_kernels.orient.site import fuse_site
+    from rxrx_kernels.orient.site import orient_site
 
     batch = Batch(files, sites, size, pool)
     stream = torch.cuda.Stream()
-    decoder = GpuDecoder(
+    decoder = PngLauncher(
         0, stream.cuda_stream, size, batch.channels, Buffers(1, pinned=True), batch=sites, inflate="own"
     )
     stream.wait_stream(torch.cuda.current_stream())
@@ -172,14 +172,14 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
         for kind in (torch.float16, torch.float32, torch.uint8):
             out = torch.empty(stack.shape, dtype=kind, device="cuda")
             target = cuda.as_cuda_array(out)
-            kernels.fuse_batch(stack, target, codes, *tables, queue)
+            kernels.orient_batch(stack, target, codes, *tables, queue)
             wanted = np.empty(stack.shape[1:], out[0].cpu().numpy().dtype)
             values = (None, None) if kind is torch.uint8 else (center[0], scale[0])
-            fuse_site(stack[0].cpu().numpy(), wanted, code, *values)
+            orient_site(stack[0].cpu().numpy(), wanted, code, *values)
             if not np.array_equal(out[0].cpu().numpy(), wanted):
                 raise SystemExit(f"the fused kernel is wrong: {name}, {kind}")
             row(f"fused, {name}, {str(kind).removeprefix('torch.')}", pixels * (1 + out.element_size()),
-                lambda _, to=target, codes=codes: kernels.fuse_batch(stack, to, codes, *tables, queue))  # fmt: skip
+                lambda _, to=target, codes=codes: kernels.orient_batch(stack, to, codes, *tables, queue))  # fmt: skip
     augmentations(stack, queue, row)
     wide_pixels(stack, tables, queue, row)
     peers(stack, tables, row, clock)
@@ -187,7 +187,7 @@ def other_rows(files, size, sites, pool, bandwidth, clock) -> list[dict]:
 
 
 def augmentations(stack: torch.Tensor, queue, row) -> None:
-    """A preset's separable maps, and everything that there is, to float16."""
+    """Measure a preset's separable maps, and all operations together, to float16."""
     from numba import cuda
     from rxrx_kernels.augment import blur, warp
     from rxrx_kernels.augment.site import augment_site, plain
@@ -220,24 +220,24 @@ def augmentations(stack: torch.Tensor, queue, row) -> None:
 
 
 def wide_pixels(stack: torch.Tensor, tables, queue, row) -> None:
-    """16-bit pixels: the fused kernel and the histogram."""
+    """Measure 16-bit pixels: the orient kernel and the histogram."""
     from numba import cuda
     from rxrx_kernels.cuda import histogram16 as cuda_moments16
     from rxrx_kernels.cuda import orient as kernels
     from rxrx_kernels.histogram.uint16 import BINS16, histogram16
 
-    # As Numba's array: not every torch can name 16 bits without a sign to others.
+    # As Numba's array: not every torch can export uint16.
     deep = stack.to(torch.int16) * 97
     wide = cuda.as_cuda_array(deep).view(np.uint16)
     codes = torch.zeros(len(deep), dtype=torch.uint8, device=deep.device)
     out = torch.empty(deep.shape, dtype=torch.float16, device=deep.device)
-    kernels.fuse_batch(wide, out, codes, *tables, queue)
+    kernels.orient_batch(wide, out, codes, *tables, queue)
     center, scale = (table[0].cpu().numpy()[:, None, None] for table in tables)
     site = deep[0].cpu().numpy().view(np.uint16)
     if not np.array_equal(out[0].cpu().numpy(), ((site.astype(np.float32) - center) * scale).astype(np.float16)):
         raise SystemExit("the fused kernel of 16-bit pixels is wrong")
     row("fused, 16 bits, straight, float16", deep.numel() * 4,
-        lambda _: kernels.fuse_batch(wide, out, codes, *tables, queue))  # fmt: skip
+        lambda _: kernels.orient_batch(wide, out, codes, *tables, queue))  # fmt: skip
     shape = tuple(deep.shape[:2])
     counts = torch.zeros((*shape, BINS16), dtype=torch.int32, device=deep.device)
     sums = torch.zeros((*shape, 2), dtype=torch.int64, device=deep.device)
@@ -256,7 +256,7 @@ def wide_pixels(stack: torch.Tensor, tables, queue, row) -> None:
 
 
 def peers(stack: torch.Tensor, tables, row, clock) -> None:
-    """Others' mirrored and normalised float16 batches."""
+    """Measure peers that mirror and normalise to float16."""
     center, scale = (table[:, :, None, None] for table in tables)
     wanted = ((stack[:2].flip(-1).double() - center[:2].double()) * scale[:2].double()).float()
     for name, make in PEERS.items():
@@ -264,7 +264,7 @@ def peers(stack: torch.Tensor, tables, row, clock) -> None:
             work = make()
             found = work(stack, center, scale)
         except Exception as error:
-            # Whatever keeps a peer from running is its own affair, and said.
+            # A peer that can't run is reported, not fatal.
             reason = (str(error).splitlines() or [""])[0]
             clock.skip(name, f"does not run here ({type(error).__name__}: {reason})")
             continue
@@ -274,7 +274,7 @@ def peers(stack: torch.Tensor, tables, row, clock) -> None:
 
 
 def _filtered(stack: torch.Tensor) -> torch.Tensor:
-    """The stack's rows filtered by Paeth, (B * C, H * (1 + W)) uint8: on the GPU, where all neighbours are known."""
+    """Filter the stack's rows by Paeth on the GPU: (B * C, H * (1 + W)) uint8."""
     planes = stack.reshape(-1, *stack.shape[2:])
     out = torch.empty((len(planes), planes.shape[1], planes.shape[2] + 1), dtype=torch.uint8, device=stack.device)
     out[:, :, 0] = 4

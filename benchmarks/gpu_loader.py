@@ -21,7 +21,7 @@ from rxrx_fast.bench.work import DESCRIPTION
 
 
 def turn(feed, batches: int, batch: int, device: str) -> float:
-    """Sites a second of one pass."""
+    """Measure sites per second of one pass."""
     start = time.perf_counter()
     sites = 0
     for images in feed.batches(batches):
@@ -37,7 +37,7 @@ def turn(feed, batches: int, batch: int, device: str) -> float:
 
 
 def measure(data, batch: int, threads: int, options, clock) -> list[dict]:
-    """Everyone's rates at one batch size."""
+    """Measure everyone at one batch size."""
     rows = []
     for feed in _gpu.feeds(data, batch, threads, options.device, clock):
         try:

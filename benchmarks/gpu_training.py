@@ -21,7 +21,7 @@ from _training import CLASSES, Trainer, build, fitting
 from rxrx_fast.bench import machine
 from rxrx_fast.errors import UsageError
 
-#: Models, their names here, image sizes, and sites a batch to begin with.
+#: Models, their names here, image sizes, and the first batch size to try.
 SETTINGS = (
     ("resnet50", 512, 128),
     ("resnet50", 256, 256),
@@ -31,7 +31,7 @@ SETTINGS = (
 
 
 def step_seconds(trainer: Trainer, batches, warm: int) -> tuple[float, int]:
-    """Wall seconds a step, after so many steps that warm up, and the steps that were timed."""
+    """Return wall seconds per step after the warm-up steps, and the number of timed steps."""
     steps, start = 0, 0.0
     for number, images in enumerate(batches):
         if number == warm:
@@ -44,7 +44,7 @@ def step_seconds(trainer: Trainer, batches, warm: int) -> tuple[float, int]:
 
 
 def kernel_seconds(trainer: Trainer, batches, steps: int) -> float | None:
-    """GPU seconds a step of this project's kernels and nvCOMP's; None without a GPU's profiler."""
+    """Return GPU seconds per step of this project's and nvCOMP's kernels; None without a GPU profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     if not torch.cuda.is_available():
@@ -64,7 +64,7 @@ def measure(setting, data, threads: int, options, clock) -> dict | None:
     except UsageError as error:
         clock.skip(name, str(error))
         return None
-    # On a CPU half precision is no faster, and not everywhere complete.
+    # Half precision is no faster on a CPU and incomplete on some.
     on_gpu = options.device == "cuda"
     trainer = Trainer(model, options.device, "float16" if on_gpu else "float32")
     resident = fitting(trainer, batch, size, options.device, torch.float16 if on_gpu else torch.float32)

@@ -9,15 +9,13 @@ Every row reads sites of six files of RxRx1's sizes in random order. *Warm*: all
 than a processor's caches hold. *Cold*: each file was evicted before, which ``mincore`` confirms; as long as a
 hypervisor or a disk array has no cache of its own below, they come from the disk. Rows take turns, round by round.
 
-**What bounds a row** is computed. The time of its threads has five parts: user code (Python, which the GIL lets one
-thread do at a time), the kernel, the copy to user memory (taken from the kernel's part, at the bandwidth measured for
-blocks of this size), sleep, and readiness without a core. The largest but for the last is the bound. Threads of a warm
-row sleep only for each other: for the GIL, and with mmap for the address space's lock. Threads of a cold row sleep for
-the disk: for its bandwidth if the row comes within 60% of what large reads in parallel measure, else because too few
-requests are on their way.
+**What bounds a row** is computed. The time of its threads has five parts: user code (Python, under the GIL), system
+calls, the copy to user memory (part of the system calls; estimated from the bandwidth for blocks of this size), sleep,
+and waiting for a core. The largest part except the last is the bound. Threads of a warm row sleep only for locks: the
+GIL and, with mmap, the address space's lock. Threads of a cold row sleep for the disk. If the row reaches 60% of the
+disk's parallel read bandwidth, bandwidth is the bound; else too few requests are in flight.
 
-The loader's own rows are whole epochs, decoded and finished: warm and cold, with its asking ahead for later batches
-(``rxrx_fast/stores/readahead.py``) and without.
+The loader's rows are whole epochs, warm and cold, with and without readahead (``rxrx_fast/stores/readahead.py``).
 
 A folder of 100,000 files is compared with folders of 3,700, a plate's, by listing them and opening random names.
 """
@@ -46,7 +44,7 @@ PARTS = {"user": "user code", "copy": "copy", "kernel": "system calls", "asleep"
 
 
 def floors(folder: Path, size: int) -> dict[str, float]:
-    """What memory and the disk can do at most, and what opening alone takes."""
+    """Measure the limits: memory bandwidth, disk bandwidth, and the cost of opening files."""
     source, target = np.ones(size, np.uint8), np.ones(BLOCK, np.uint8)
     blocks = source[: size // BLOCK * BLOCK].reshape(-1, BLOCK)
     path = folder / "floor"
@@ -100,7 +98,7 @@ def floors(folder: Path, size: int) -> dict[str, float]:
 
 
 def judge(row: dict, floor: dict[str, float]) -> str:
-    """What bounds a row; see the module's docstring."""
+    """Say what bounds a row; see the module's docstring."""
     rate, parts = row["sites_per_s"]["median"], row["parts"]
     if row["cache"] == "cold":
         if row["resident_before"] > 0.05:
@@ -271,7 +269,7 @@ def draw(result: dict):
 
 
 def disk_of(folder: Path) -> str:
-    """The file system that a folder is on: device and type."""
+    """Return device and type of the file system that a folder is on."""
     best = ("", "unknown", "unknown")
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
         device, place, kind, *_ = line.split()

@@ -9,7 +9,7 @@ import pytest
 from rxrx_kernels.augment import warp
 from rxrx_kernels.augment.blur import gaussian
 from rxrx_kernels.augment.site import augment_site, plain
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 
 SIZE, CHANNELS, BATCH = 512, 6, 32
 RNG = np.random.default_rng(0)
@@ -38,9 +38,9 @@ CASES = {
     "erase": {"box": np.array([100, 300, 150, 400])},
     "rotation": {"matrix": rotation(30)},
     "noise": {"noise": NOISE, "key": np.array([1, 2], np.uint32)},
-    "table": {"table": np.sort(RNG.normal(size=(CHANNELS, 257)).astype(F32))},
-    "flat": {"flat": RNG.uniform(0.8, 1.2, (CHANNELS, 9, 9)).astype(F32), "shift": 6},
-    "bend": {"bend": RNG.integers(-1500, 1500, (2, 7, 7)).astype(np.int32)},
+    "table": {"lut": np.sort(RNG.normal(size=(CHANNELS, 257)).astype(F32))},
+    "flat": {"flat": RNG.uniform(0.8, 1.2, (CHANNELS, 9, 9)).astype(F32), "flat_log2": 6},
+    "bend": {"displacement": RNG.integers(-1500, 1500, (2, 7, 7)).astype(np.int32)},
     "blur": {"blur": gaussian(1.0)},
 }
 
@@ -74,7 +74,7 @@ def test_operation(benchmark, stack, case):
     out, a = outputs(256 if "256" in case else SIZE, F32), BASE._replace(**CASES[case])
     recycled(benchmark, out, lambda site: augment_site(stack, site, a))
     expected = np.empty(out.shape[1:], F32)
-    augment_site(stack, expected, a, False)
+    augment_site(stack, expected, a, vectors=False)
     np.testing.assert_array_equal(out[0], expected)
 
 
@@ -88,7 +88,7 @@ def test_layout(benchmark, stack, layout):
         out = out.reshape(BATCH, SIZE, SIZE, CHANNELS).transpose(0, 3, 1, 2)
     recycled(benchmark, out, lambda site: augment_site(stack, site, BASE))
     expected = np.empty(out.shape[1:], dtype)
-    augment_site(stack, expected, BASE, False)
+    augment_site(stack, expected, BASE, vectors=False)
     np.testing.assert_array_equal(out[0], expected)
 
 
@@ -101,5 +101,5 @@ def test_floor(benchmark, stack, how):
     if how == "plain stores":
         recycled(benchmark, out, lambda site: site.fill(1.0))
     else:
-        recycled(benchmark, out, lambda site: fuse_site(stack, site, 0, center, scale))
+        recycled(benchmark, out, lambda site: orient_site(stack, site, 0, center, scale))
     assert (out[0] != out[0, 0, 0, 0]).any() == (how != "plain stores")

@@ -8,11 +8,11 @@ The work is W1 of ``rxrx-fast bench``: six PNG files a site, standardised by pla
 setting is varied at a time. The values of a sweep take turns, round by round, after two warm-up passes over the data,
 so that the files are in the page cache. A turn is a whole pass: nothing is in flight when it begins or ends.
 
-**Shares.** One more turn of each value reads, between two batches in its middle, the loader's own clocks of its stages
-and the system's clocks of its threads; ``rxrx_fast/bench/shares.py`` says what the shares mean. ``other`` is what they
-leave of ``wall x threads``: Python between the stages, below zero where threads sleep inside a stage. Two more are no
-part of the sum: ``no core`` (others are at work on the machine, or there are more threads than cores), and
-``delivering``, the share of the wall time that the one thread which hands batches over waited for a free place.
+**Shares.** One more turn of each value reads two sets of clocks between two batches: the loader's clocks of its
+stages and the system's clocks of its threads. ``rxrx_fast/bench/shares.py`` says what the shares mean. ``other`` is
+the rest of ``wall x threads``: Python between the stages; it is negative where threads sleep inside a stage. Two
+shares are not part of the sum: ``no core`` (other load, or more threads than cores) and
+``delivering`` (the delivering thread waited for a free place in the queue).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from rxrx_fast.bench.shares import measure, observed, thread_clock
 from rxrx_fast.bench.work import DESCRIPTION, JITTER
 from rxrx_fast.synth import writer as synthetic
 
-#: Shares that are no part of wall x threads.
+#: Shares that are not part of wall x threads.
 BESIDE = ("no core", "delivering")
 POLICY = Policy(hflip=0.5, vflip=0.5, rot90=1.0, stats_jitter=JITTER)
 
@@ -65,7 +65,7 @@ class Shuffled:
 
 
 class Data:
-    """Sites and their statistics, fitted here, which also brings the files into the page cache."""
+    """Sites and their statistics. Fitting also brings the files into the page cache."""
 
     def __init__(self, root, limit: int):
         complete = Catalog.read(root).available()
@@ -75,7 +75,7 @@ class Data:
 
     @classmethod
     def generated(cls, folder: Path, size: int, sites: int) -> Data:
-        """A generated data set of this image size, drawn once and used again."""
+        """Generate a data set of this image size once and reuse it."""
         wells = max(3, -(-sites // 8))
         root = folder / f"{size}px-{4 * wells * 2}sites"
         return cls(synthetic.generate(root, experiments=1, plates=4, wells=wells, sites=2, size=size), sites)
@@ -138,7 +138,7 @@ def sweep(name: str, unit: str, values: list, options, usual: dict, lane: Callab
 
 
 def table(found: dict) -> str:
-    """A sweep for a terminal."""
+    """Format a sweep for a terminal."""
     fixed = ", ".join(f"{name} {value}" for name, value in found["fixed"].items())
     columns = list(found["values"][0]["shares"])
     lines = [f"{found['unit']} ({fixed})", f"{'':>8}  {'sites/s':>8}  {'min to max':>17}  " + "  ".join(columns)]
@@ -150,7 +150,7 @@ def table(found: dict) -> str:
 
 
 def draw(found: dict, where: str):
-    """A sweep's figure: the rates above, the shares of the threads' time below."""
+    """Draw a sweep: rates above, shares of the threads' time below."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     points = found["values"]

@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import time
+from collections import deque
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from rxrx_fast.bench import machine
 from rxrx_fast.bench.work import DESCRIPTION
 from rxrx_fast.errors import UsageError
 
-#: Sites a batch by backbone and pixels a side: on a CPU so that a step takes a second or two at most.
+#: Batch size by backbone and image size, such that a step takes at most two seconds on a CPU.
 BATCHES = {
     "cpu": {
         "small": {64: 64, 128: 32, 256: 16, 512: 8},
@@ -47,29 +48,29 @@ BATCHES = {
         "densenet161": {64: 512, 128: 256, 256: 128, 512: 48},
     },
 }
-#: Whose steps are also fed by torch's DataLoader: the least of the models, so the one that waits first.
+#: The model that torch's DataLoader feeds too: the smallest, so it waits first.
 WITH_PEER = ("small",)
-# Asked for beyond a window, so that its end is like its middle: more than any loader has under way.
+# Extra batches beyond a window, so that prefetching does not end within it: more than any loader prefetches.
 _BEYOND = 10
 
 
 def precision(device: str) -> str:
-    """bfloat16 where there are instructions for it, else float32."""
+    """Return bfloat16 if the CPU has instructions for it, else float32."""
     if device == "cuda":
         return "bfloat16"
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"
 
 
 class Window:
-    """Times steps in the midst of a stretch of batches."""
+    """A clock of steps in the middle of a run of batches."""
 
     def __init__(self, trainer: Trainer, steps: int):
         self._trainer, self.steps = trainer, steps
-        # What was decoded in advance is used up after these.
+        # After these steps the prefetched batches are used up.
         self.before = max(2, steps // 4)
 
     def time(self, batches, loader=None) -> dict[str, float]:
-        """Seconds a step, share of waiting, and the loader's own view of it."""
+        """Return seconds per step, the share of waiting, and the loader's own figures."""
         batches = iter(batches)
         for _ in range(self.before):
             self._trainer.step(next(batches))
@@ -86,8 +87,8 @@ class Window:
         # The meter counts the work on a batch when the next one is asked for.
         images = next(batches, None)
         by_meter = [after - before for before, after in zip(clocks, self._clocks(loader))]
-        for images in batches:
-            pass
+        del images
+        deque(batches, maxlen=0)
         return {
             "step_s": took / self.steps,
             "waiting": waited / took,
@@ -108,7 +109,7 @@ class Window:
 
 
 def measure(name: str, size: int, batch: int, data: _gpu.Data, options, clock: _gpu.Clock) -> dict | None:
-    """One row; None where it is skipped, with the reason said."""
+    """Measure one row; None if it is skipped, with the reason printed."""
     what = f"{name} at {size}"
     try:
         model, source = build(name)
@@ -129,7 +130,7 @@ def measure(name: str, size: int, batch: int, data: _gpu.Data, options, clock: _
     feeds = [_gpu.Ours(data, "auto", batch, threads, device, str(dtype).removeprefix("torch."), channels_last=True)]
     if name in WITH_PEER:
         feeds.append(_gpu.Theirs(_gpu.peer("torch_cv2"), data, batch, threads, device, dtype))
-    # Everyone begins once before the clock does: compiled code, workers, memory.
+    # Warm-up: compiled code, workers, memory.
     for feed in feeds:
         for _ in feed.batches(3):
             pass
@@ -158,7 +159,7 @@ def measure(name: str, size: int, batch: int, data: _gpu.Data, options, clock: _
 
 
 def kept(path: Path, result: dict) -> list[dict]:
-    """Rows of an earlier run of the same code with the same settings on the same machine."""
+    """Return the rows of an earlier run with the same code, settings and machine."""
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -168,7 +169,7 @@ def kept(path: Path, result: dict) -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as Markdown."""
+    """Format the rows as Markdown."""
     lines = [
         "| backbone | pixels | batch | resident, ms a step | fed, ms a step | fed / resident | waited | sites/s "
         "| torch DataLoader + cv2: fed / resident | waited |",
@@ -190,7 +191,7 @@ def _ratio(feed: dict) -> str:
 
 
 def draw(rows: list[dict], where: str):
-    """What feeding costs a step, by row: above 1 is time that the model would not need alone."""
+    """Draw the cost of feeding per row: above 1 is time that the model would not need alone."""
     bars = [(f"{row['model']}, {row['size']} px", feed) for row in rows for feed in row["feeds"]]
     figure = new_figure(8, 1.7 + 0.27 * len(bars))
     axes = figure.subplots()

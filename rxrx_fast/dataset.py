@@ -23,7 +23,7 @@ from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.runtime.buffers import Buffers
 from rxrx_fast.stats import Normalizer, PlateStats
 from rxrx_fast.stats.normalize import Normalize
-from rxrx_fast.stores import FileStore
+from rxrx_fast.stores import open_store
 
 __all__ = ["Dataset"]
 
@@ -103,7 +103,7 @@ class Dataset(torch.utils.data.Dataset):
                 "(catalog.summary() says which)",
                 stacklevel=2,
             )
-        self.store = FileStore(self.catalog, channels)
+        self.store = open_store(self.catalog, channels)
         self.channels, self.dtype, self.seed, self.epoch = channels, dtype, int(seed), 0
         self.normalize = Normalize.of(normalize)
         self.policies = self._policies(augment, views)
@@ -161,7 +161,7 @@ class Dataset(torch.utils.data.Dataset):
             one = np.ones((1, len(self.channels)))
             self._normalizer = Normalizer(np.zeros(len(self), np.int64), 0 * one, one, None)
         elif level != "site":
-            self._step = stats.shift
+            self._step = stats.bin_shift
             groups, *tables = stats.normalizer(self.normalize, self.catalog)
             self._normalizer = Normalizer(groups, *(None if t is None else t[:, wanted] for t in tables))
         if self.normalize.illumination:
@@ -238,12 +238,12 @@ class Dataset(torch.utils.data.Dataset):
         index %= len(self)
         if self.mixes:
             raise UsageError("cutmix and mixup mix the samples of a batch: use rx.DataLoader, or leave them out here")
-        stack = self.store.pixels(index)
+        (stack,) = self.store.pixels([index])
         images = []
         for view in self.parameters(np.array([index]), self.seed, self.epoch):
             image = Buffers(0).take((len(self.channels), *self.size), DTYPES[self.dtype][0])  # aligned, for the kernel
             counts = stacked([count_site(stack)]) if view.per_site and self.dtype not in RAW else None
-            plan = view.plan(counts, self.dtype)
+            plan = view.kernel_arguments(counts, self.dtype)
             finish_site(stack, image, plan, 0)
             images.append(as_tensor(image, self.dtype))
         meta = {name: int(codes[index]) for name, codes in self._codes.items()}

@@ -12,9 +12,14 @@ import torch
 from hypothesis import HealthCheck, settings
 from loading import REAL
 
+# Their assertions are explained as those of test files are.
+pytest.register_assert_rewrite("conformance")
+
 # A busy machine is no fault of a test: only wrong answers fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+pytest_plugins = ["long_tests"]
 
 
 def pytest_collection_modifyitems(items):
@@ -87,8 +92,8 @@ def copy(rxrx_root, tmp_path):
 @pytest.fixture(params=["rxrx_kernels", "DALI"])
 def decoder(request, monkeypatch):
     """Who decodes PNG: this project's kernels, or DALI, as for every other format."""
-    from rxrx_fast.stores import FileStore
+    from rxrx_fast.stores.files import FileStore
 
     if request.param == "DALI":
-        monkeypatch.setattr(FileStore, "decodes", False, raising=True)
+        monkeypatch.setattr(FileStore, "decoders", ("dali", "host"))
     return request.param

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 
 import rxrx_fast as rx
 from rxrx_fast.stats import FILE_NAME, default_path
@@ -71,7 +71,7 @@ def test_views_are_independent_draws_of_one_site(rxrx_root, stats):
             center = (rows["mean"].to_numpy() * draws.mean_factor[0]).astype(np.float32)
             scale = (1 / (rows["std"].to_numpy() * draws.std_factor[0])).astype(np.float32)
             expected = np.empty(image.shape, np.float32)
-            fuse_site(pillow(dataset, i), expected, int(draws.codes[0]), center, scale)
+            orient_site(pillow(dataset, i), expected, int(draws.codes[0]), center, scale)
             np.testing.assert_array_equal(image.numpy(), expected)
         different += not torch.equal(images[0], images[1])
     assert different == 8

@@ -4,6 +4,7 @@ Which room may import which is written down once, in pyproject.toml, and checked
 """
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,15 @@ def test_few_modules_lie_at_the_top(package, most):
     assert 1 <= len(list(package.glob("*.py"))) <= most
 
 
+def test_versions_of_the_hooks_are_the_pinned_ones():
+    """A commit's hook and ``make lint`` run the same release of ruff."""
+    root = Path(__file__).resolve().parents[1]
+    hooks = re.findall(r"ruff==([\d.]+)", (root / ".pre-commit-config.yaml").read_text())
+    pinned = re.findall(r"^ruff==([\d.]+)", (root / "constraints.txt").read_text(), re.MULTILINE)
+    assert len(pinned) == 1
+    assert hooks == pinned * 2
+
+
 def unannotated(path: Path) -> list[str]:
     """Public functions and methods of a file with an argument that has no annotation, as "file:line name(argument)"."""
     found = []
@@ -58,7 +68,10 @@ def test_public_arguments_are_annotated():
 
 def test_both_packages_import_from_any_directory(tmp_path):
     """Imports do not lean on the current directory, and the face is the documented names."""
-    code = "import rxrx_fast, rxrx_kernels.orient.site; print(' '.join(n for n in rxrx_fast.__all__ if hasattr(rxrx_fast, n)))"
+    code = (
+        "import rxrx_fast, rxrx_kernels.orient.site\n"
+        "print(' '.join(name for name in rxrx_fast.__all__ if hasattr(rxrx_fast, name)))"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert {"Catalog", "DataLoader", "Dataset", "Normalize", "PlateStats", "Policy"} <= set(run.stdout.split())
@@ -70,4 +83,4 @@ def test_the_face_is_light():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "[]", run.stderr
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        rxrx_fast.Nothing
+        _ = rxrx_fast.Nothing

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from rxrx_kernels.augment.warp import REFLECT, reach
 
-__all__ = ["MAX_SIGMA", "blur_plane", "blur_plane16", "gaussian"]
+__all__ = ["MAX_SIGMA", "blur_plane", "gaussian"]
 
 #: Largest standard deviation, in pixels: beyond, the outer weights round to nothing and the middle ones to one.
 MAX_SIGMA = 16.0
@@ -52,47 +52,29 @@ def gaussian(sigma: float) -> np.ndarray:
     return weights
 
 
-def _make_blur(wide, narrow):
-    """The loop for pixels of type ``narrow``; 16 bits of weights are added to them, and ``wide`` holds the sum."""
-
-    @njit(nogil=True, cache=True)
-    def blur(plane, weights, out):
-        rows, columns = plane.shape
-        radius = weights.size // 2
-        line = np.empty(columns + 2 * radius, wide)
-        total = np.empty(columns, wide)
-        for y in range(rows):
-            line[:] = 0
-            middle = line[radius : radius + columns]
-            for j in range(weights.size):
-                source, w = plane[_reach(y + j - radius, rows, REFLECT)], wide(weights[j])
-                for x in range(columns):
-                    middle[x] += wide(source[x]) * w
-            for i in range(radius):
-                line[radius - 1 - i] = middle[_reach(-1 - i, columns, REFLECT)]
-                line[radius + columns + i] = middle[_reach(columns + i, columns, REFLECT)]
-            total[:] = wide(1 << 15)
-            for j in range(weights.size):
-                shifted, w = line[j : j + columns], wide(weights[j])
-                for x in range(columns):
-                    total[x] += shifted[x] * w
-            target = out[y]
-            for x in range(columns):
-                target[x] = narrow(total[x] >> wide(16))
-
-    return blur
-
-
-_blur_bytes, _blur_shorts = _make_blur(np.int32, np.uint8), _make_blur(np.uint32, np.uint16)
-
-
 @njit(nogil=True, cache=True)
 def blur_plane(plane, weights, out):
-    """Blur ``plane`` (H, W) uint8 into ``out``, another array of that shape. Releases the GIL."""
-    _blur_bytes(plane, weights, out)
-
-
-@njit(nogil=True, cache=True)
-def blur_plane16(plane, weights, out):
-    """Blur ``plane`` (H, W) uint16 into ``out``, another array of that shape. Releases the GIL."""
-    _blur_shorts(plane, weights, out)
+    """Blur ``plane`` (H, W) uint8 or uint16 into ``out``, another array of that shape and dtype. Releases the GIL."""
+    rows, columns = plane.shape
+    radius = weights.size // 2
+    # 16 bits of a pixel and 16 of two weights fit uint32.
+    line = np.empty(columns + 2 * radius, np.uint32)
+    total = np.empty(columns, np.uint32)
+    for y in range(rows):
+        line[:] = 0
+        middle = line[radius : radius + columns]
+        for j in range(weights.size):
+            source, w = plane[_reach(y + j - radius, rows, REFLECT)], np.uint32(weights[j])
+            for x in range(columns):
+                middle[x] += np.uint32(source[x]) * w
+        for i in range(radius):
+            line[radius - 1 - i] = middle[_reach(-1 - i, columns, REFLECT)]
+            line[radius + columns + i] = middle[_reach(columns + i, columns, REFLECT)]
+        total[:] = np.uint32(1 << 15)
+        for j in range(weights.size):
+            shifted, w = line[j : j + columns], np.uint32(weights[j])
+            for x in range(columns):
+                total[x] += shifted[x] * w
+        target = out[y]
+        for x in range(columns):
+            target[x] = total[x] >> np.uint32(16)

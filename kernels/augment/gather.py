@@ -1,8 +1,8 @@
 """Sixteen scattered reads a step: pixels of maps that mix the axes, and entries of tables.
 
-Compilers read scattered values one by one. Here the processor's gather fetches four bytes at sixteen places at once:
+Compilers read scattered values one by one. The processor's gather fetches four bytes at sixteen places at once:
 two neighbouring pixels of a row for interpolation, an entry of a table. Needs AVX-512 (:data:`VECTORS`); others take
-the plain loops of :mod:`rxrx_kernels.augment.loop`, which give the same bits.
+the plain loops of :mod:`rxrx_kernels.augment.uint8`, which give the same bits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["GROUP", "VECTORS", "blend16", "toned16"]
+__all__ = ["GROUP", "VECTORS", "blend_group", "look_up_group"]
 
 #: Whether this processor gathers sixteen values.
 VECTORS = bool(binding.get_host_cpu_features().get("avx512bw", False))
@@ -51,7 +51,7 @@ def _gather(builder, base, places, kind, scale):
 
 
 @intrinsic
-def blend16(typing, plane, pitch, columns, rows, total):
+def blend_group(typing, plane, pitch, columns, rows, total):
     """Add bilinear values, in 1/65536 of a grey value, of sixteen places to ``total`` (int32).
 
     ``columns`` and ``rows`` are addresses of sixteen int32 in 1/256 of a pixel; all that four bytes from each place, in
@@ -87,8 +87,11 @@ def blend16(typing, plane, pitch, columns, rows, total):
 
 
 @intrinsic
-def toned16(typing, line, table):
-    """Sixteen grey values through a table (addresses), as :func:`rxrx_kernels.augment.photometric.make_toned` has it, in place."""
+def look_up_group(typing, line, table):
+    """Look up sixteen float32 grey values at ``line`` in the row of a table at ``table``, in place.
+
+    As :func:`rxrx_kernels.augment.photometric.make_look_up8` does.
+    """
 
     def generate(context, builder, signature, arguments):
         line, table = arguments

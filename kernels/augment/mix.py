@@ -1,7 +1,7 @@
 """Mixing two finished samples in place: CutMix exchanges a rectangle, MixUp blends. Both keep the pair's pixels.
 
-A pair is mixed with itself, so nothing is copied, each pixel is read and written at most once, and the two labels get
-the same shares: what one sample loses the other one gains.
+A pair is mixed in place: nothing is copied and each pixel is read and written at most once. Both labels get the same
+shares, because what one sample loses the other one gains.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["blend", "exchange", "rectangle"]
 
 
 def rectangle(share: float, place: tuple[float, float], shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The rectangle that CutMix exchanges: ``y0, y1, x0, x1``.
+    """Return the rectangle that CutMix exchanges: ``y0, y1, x0, x1``.
 
     Its sides are ``sqrt(1 - share)`` of the image's about a middle that lies anywhere in the image, cut at the edges
     (Yun et al., "CutMix", ICCV 2019, equation 2). What a sample keeps is 1 less the share of the cut rectangle.
@@ -74,7 +74,9 @@ def exchange(a: np.ndarray, b: np.ndarray, box) -> None:
 
 
 def blend(a: np.ndarray, b: np.ndarray, share: float) -> None:
-    """``a, b = share * a + (1 - share) * b, share * b + (1 - share) * a``, computed in float32. Releases the GIL.
+    """Blend each of a pair with the other, in float32. Releases the GIL.
+
+    ``a, b = share * a + (1 - share) * b, share * b + (1 - share) * a``.
 
     Parameters
     ----------

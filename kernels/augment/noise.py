@@ -33,7 +33,7 @@ NORMAL = _quantiles()
 
 
 def scramble(word, low, high):
-    """A normal number's place in :data:`NORMAL`, from a pixel's number and the two halves of a key, all uint32.
+    """Return a normal number's place in :data:`NORMAL`, from a pixel's number and the two halves of a key, all uint32.
 
     Twice the 32-bit mixer "lowbias32" of Wellons' search for hash functions of little bias ("Prospecting for hash
     functions", 2018).

@@ -18,8 +18,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["GROUP", "ROW_STEP", "SIZES", "VECTORS", "copy_pixel", "finish16", "get_int", "get_short", "grouped"]
-__all__ += ["SIZES16", "groups", "mix_rows", "plain_row", "put_short"]
+__all__ = ["GROUP", "ROW_STEP", "VECTORS", "grouped", "groups", "load_int16", "load_int32", "mix_rows", "plain_row"]
+__all__ += ["store_int16"]
 
 #: Whether this processor has the permutation.
 VECTORS = bool(binding.get_host_cpu_features().get("avx512bw", False))
@@ -28,7 +28,7 @@ GROUP = 16
 #: Pixels a step of the mixing of rows.
 ROW_STEP = 32
 
-_BYTE, _SHORT, _INT, _FLOAT, _HALF = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.HalfType()
+_BYTE, _SHORT, _INT, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType()
 _BIAS = 1 << 15
 _u = np.uint64
 
@@ -81,22 +81,24 @@ _mix_first, _mix_more = _make_mix(False), _make_mix(True)
 
 
 @intrinsic
-def _get_byte(typing, address):
+def _load_uint8(typing, address):
     return types.uint8(types.uint64), lambda c, builder, s, a: _load(builder, a[0], _BYTE)
 
 
 @intrinsic
-def get_short(typing, address):
+def load_int16(typing, address):
+    """Read an int16 at any address."""
     return types.int16(types.uint64), lambda c, builder, s, a: _load(builder, a[0], _SHORT)
 
 
 @intrinsic
-def get_int(typing, address):
+def load_int32(typing, address):
+    """Read an int32 at any address."""
     return types.int32(types.uint64), lambda c, builder, s, a: _load(builder, a[0], _INT)
 
 
 @intrinsic
-def put_short(typing, address, value):
+def store_int16(typing, address, value):
     """Write an int16 to any address."""
 
     def generate(context, builder, signature, arguments):
@@ -118,9 +120,9 @@ def mix_rows(a, b, wa, wb, target, count, adding):
             _mix_first(a + x, b + x, wa, wb, target + _u(2) * x)
     # A step beyond the row's end could be one beyond the image's.
     for x in range(whole, count):
-        base = np.int32(get_short(target + _u(2) * x)) if adding else np.int32(-_BIAS)
-        value = np.int32(_get_byte(a + x)) * np.int32(wa) + np.int32(_get_byte(b + x)) * np.int32(wb)
-        put_short(target + _u(2) * x, np.int16(base + value))
+        base = np.int32(load_int16(target + _u(2) * x)) if adding else np.int32(-_BIAS)
+        value = np.int32(_load_uint8(a + x)) * np.int32(wa) + np.int32(_load_uint8(b + x)) * np.int32(wb)
+        store_int16(target + _u(2) * x, np.int16(base + value))
 
 
 def _make_pairs(first: bool, last: bool):
@@ -200,13 +202,13 @@ def groups(line, bases, lanes, pairs, count, halves, target):
     size = _u(4 * GROUP)
     if halves == 1:
         for g in range(count):
-            source = line + _u(2 * np.int64(get_int(bases + _u(4) * g)))
+            source = line + _u(2 * np.int64(load_int32(bases + _u(4) * g)))
             _only(source, lanes + size * g, pairs + size * g, target + size * g)
         return
     for g in range(count):
         for j in range(halves):
             at = g * halves + j
-            source = line + _u(2 * np.int64(get_int(bases + _u(4) * at)))
+            source = line + _u(2 * np.int64(load_int32(bases + _u(4) * at)))
             if j == 0:
                 _begin(source, lanes + size * at, pairs + size * at, target + size * g)
             elif j < halves - _u(1):
@@ -222,80 +224,5 @@ def plain_row(line, first, weights, target):
         total = np.int64(_BIAS << 8)
         start = line + _u(np.int64(2) * first[x])
         for j in range(weights.shape[1]):
-            total += np.int64(get_short(start + _u(2 * j))) * np.int64(weights[x, j])
+            total += np.int64(load_int16(start + _u(2 * j))) * np.int64(weights[x, j])
         target[x] = np.float32(total) * np.float32(2.0**-16)
-
-
-def _rounded_byte(builder, value):
-    """float32 grey values from 0 to 255 to the nearest byte, ties upwards."""
-    half = builder.fadd(value, _constant(_FLOAT, GROUP, 0.5))
-    return builder.trunc(builder.fptoui(half, ir.VectorType(_INT, GROUP)), ir.VectorType(_BYTE, GROUP))
-
-
-def _rounded_short(builder, value):
-    """float32 grey values from 0 to 65535 to the nearest whole number of 16 bits, ties upwards."""
-    half = builder.fadd(value, _constant(_FLOAT, GROUP, 0.5))
-    return builder.trunc(builder.fptoui(half, ir.VectorType(_INT, GROUP)), ir.VectorType(_SHORT, GROUP))
-
-
-def _brain(builder, value):
-    """float32 to bfloat16 as its bits: to nearest, ties to even; there are no NaNs here."""
-    bits = builder.bitcast(value, ir.VectorType(_INT, GROUP))
-    odd = builder.and_(builder.lshr(bits, _constant(_INT, GROUP, 16)), _constant(_INT, GROUP, 1))
-    bits = builder.add(bits, builder.add(odd, _constant(_INT, GROUP, 0x7FFF)))
-    return builder.trunc(builder.lshr(bits, _constant(_INT, GROUP, 16)), ir.VectorType(_SHORT, GROUP))
-
-
-#: Kinds of output, and the bytes of a pixel: of 8-bit images, and of 16-bit ones.
-SIZES = {"uint8": 1, "float32": 4, "float16": 2, "bfloat16": 2}
-SIZES16 = {"uint16": 2, "float32": 4, "float16": 2, "bfloat16": 2}
-_CASTS = {
-    "uint8": _rounded_byte,
-    "uint16": _rounded_short,
-    "float32": lambda builder, value: value,
-    "float16": lambda builder, value: builder.fptrunc(value, ir.VectorType(_HALF, GROUP)),
-    "bfloat16": _brain,
-}
-
-
-def finish16(kind: str, passing: bool):
-    """An intrinsic ``finish(source, target, center, scale)``: ``(value - center) * scale`` and cast of 16 float32.
-
-    With ``passing``, the store goes past the cache, and the target must be aligned to what it stores.
-    """
-    cast, size = _CASTS[kind], (SIZES | SIZES16)[kind]
-
-    @intrinsic
-    def finish(typing, source, target, center, scale):
-        def generate(context, builder, signature, arguments):
-            source, target, m, s = arguments
-            value = _load(builder, source, ir.VectorType(_FLOAT, GROUP))
-            if kind not in ("uint8", "uint16"):
-                value = builder.fmul(
-                    builder.fsub(value, _everywhere(builder, m, GROUP)), _everywhere(builder, s, GROUP)
-                )
-            value = cast(builder, value)
-            store = builder.store(value, builder.inttoptr(target, value.type.as_pointer()), align=1)
-            if passing:
-                store.align = GROUP * size
-                store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_INT, 1)]))
-            return context.get_dummy_value()
-
-        return types.void(types.uint64, types.uint64, types.float32, types.float32), generate
-
-    return finish
-
-
-def copy_pixel(kind: str):
-    """An intrinsic ``copy(source, target)`` of one finished pixel between addresses."""
-    bits = ir.IntType(8 * SIZES[kind])
-
-    @intrinsic
-    def copy(typing, source, target):
-        def generate(context, builder, signature, arguments):
-            _store(builder, arguments[1], _load(builder, arguments[0], bits))
-            return context.get_dummy_value()
-
-        return types.void(types.uint64, types.uint64), generate
-
-    return copy

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from rxrx_kernels.orient.site import MIRROR_X, MIRROR_Y, TRANSPOSE
 
 __all__ = ["ANTIALIAS", "BILINEAR", "BORDERS", "CONSTANT", "EDGE", "FILTERS", "FRACTION", "NEAREST", "REFLECT"]
-__all__ += ["as_code", "basis", "fixed", "is_separable", "make_sample", "outside", "place", "reach", "samples", "span"]
-__all__ += ["taps"]
+__all__ += ["as_code", "basis", "fixed", "is_separable", "is_transposed", "make_sample", "outside", "place", "reach"]
+__all__ += ["samples", "source_steps", "span", "taps"]
 
 #: Fractional bits of a map's coefficients.
 FRACTION = 32
@@ -67,13 +68,30 @@ def fixed(matrix: np.ndarray) -> np.ndarray:
     return np.rint(matrix * _ONE).astype(np.int64).reshape(*matrix.shape[:-2], 6)
 
 
-def is_separable(m: np.ndarray) -> bool:
-    """Whether the map (6,) int64 keeps rows and columns apart: no angle but a multiple of 90 degrees."""
-    return (m[1] == 0 and m[3] == 0) or (m[0] == 0 and m[4] == 0)
+def is_separable(m, nodes=0):
+    """Whether the map (6,) int64 keeps rows and columns apart: its angle is a multiple of 90 degrees.
+
+    With ``nodes`` control points of an elastic deformation no map does.
+    """
+    return nodes == 0 and ((m[1] == 0 and m[3] == 0) or (m[0] == 0 and m[4] == 0))
+
+
+def is_transposed(m):
+    """Whether a separable map exchanges rows and columns: output rows then run along source columns."""
+    return m[0] == 0 and m[4] == 0
+
+
+def source_steps(m, transposed):
+    """Return the steps of a separable map along the source's columns and along its rows.
+
+    The source column is ``m[2] + steps[0] * u`` and the source row ``m[5] + steps[1] * v``, where (u, v) is the output
+    pixel (x, y), or (y, x) if the map is ``transposed`` (:func:`is_transposed`).
+    """
+    return (m[1], m[3]) if transposed else (m[0], m[4])
 
 
 def as_code(m: np.ndarray, shape: tuple[int, int], out_shape: tuple[int, int]) -> int:
-    """The code, 0 to 7, of :mod:`rxrx_kernels.orient.site` that does what the map does; -1 if none does.
+    """Return the code, 0 to 7, of :mod:`rxrx_kernels.orient.site` that does what the map does; -1 if none does.
 
     Parameters
     ----------
@@ -81,21 +99,22 @@ def as_code(m: np.ndarray, shape: tuple[int, int], out_shape: tuple[int, int]) -
     shape, out_shape : (height, width)
         Of the source and of the output.
     """
-    code = 0 if m[1] == 0 and m[3] == 0 else 4
+    if not is_separable(m):
+        return -1
+    code = TRANSPOSE if is_transposed(m) else 0
     if tuple(out_shape) != (tuple(shape[::-1]) if code else tuple(shape)):
         return -1
-    across, down = (m[1], m[3]) if code else (m[0], m[4])
-    for bit, step, start, size in ((1, across, m[2], shape[1]), (2, down, m[5], shape[0])):
+    across, down = source_steps(m, code == TRANSPOSE)
+    for mirror, step, start, size in ((MIRROR_X, across, m[2], shape[1]), (MIRROR_Y, down, m[5], shape[0])):
         if step == -_ONE and start == (size - 1) << FRACTION:
-            code |= bit
+            code |= mirror
         elif step != _ONE or start != 0:
             return -1
-    rest = (m[0], m[4]) if code & 4 else (m[1], m[3])
-    return code if rest[0] == 0 and rest[1] == 0 else -1
+    return code
 
 
 def reach(i, size, border):
-    """The pixel that stands for pixel ``i`` of a line of ``size``."""
+    """Return the pixel that stands for pixel ``i`` of a line of ``size``."""
     if 0 <= i < size:
         return i
     if border != REFLECT or size == 1:

@@ -8,12 +8,12 @@ __all__ = ["inline", "on_device"]
 
 
 def inline(function):
-    """``function`` as a device function that is compiled into whoever calls it."""
+    """Make a device function of ``function`` that is compiled into its callers."""
     return cuda.jit(device=True, inline="always")(function)
 
 
 def on_device(array):
-    """An array of torch, CuPy or anyone with ``__cuda_array_interface__`` as Numba's, without a copy or a wait.
+    """View an array of torch, CuPy or anyone with ``__cuda_array_interface__`` as Numba's, without a copy or a wait.
 
     Numba's launcher would take others' arrays as they are, in ways that differ by release: through DLPack, which has
     torch order two streams at every launch, or refusing version 2 of the interface, which is torch's. And the ``dtype``

@@ -54,7 +54,7 @@ def _short(value):
 
 @functools.cache
 def _source(bits: int, kind: str, work: int):
-    """The kernel: one block writes one 32 x 32 tile of one channel of one site."""
+    """Make the kernel: one block writes one 32 x 32 tile of one channel of one site."""
     cast = {"raw": _byte if bits == 8 else _short, "bfloat16": bfloat16_bits}.get(kind, _as_is)
     grey = make_grey(bits, bool(work & WARPED))
     finished = make_finished(bits, bool(work & EXTRAS), kind == "raw")
@@ -67,7 +67,7 @@ def _source(bits: int, kind: str, work: int):
         k = np.uint32(np.uint32(cuda.blockIdx.z) - b * channels)
         x0, y0 = np.uint32(cuda.blockIdx.x * TILE), np.uint32(cuda.blockIdx.y * TILE)
         tx, ty = np.uint32(cuda.threadIdx.x), np.uint32(cuda.threadIdx.y)
-        down, channel = t.plan[b, at.DOWN] != 0, t.order[b, k]
+        down, channel = t.switches[b, at.DOWN] != 0, t.order[b, k]
         j = ty
         while j < TILE:
             dy, dx = (tx, j) if down else (j, tx)
@@ -128,7 +128,7 @@ def blur_bytes(shape: tuple[int, ...], bits: int = 8) -> int:
 
 
 def augment_batch(stack, out, tables: Tables, stream=0, *, work=WARPED | EXTRAS, raw=False, scratch=None) -> None:
-    """Augment a batch on the GPU as :func:`rxrx_kernels.augment.site.augment_site` (16-bit: ``augment_site16``) does a site.
+    """Augment a batch on the GPU as :func:`rxrx_kernels.augment.site.augment_site` does a site.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def augment_batch(stack, out, tables: Tables, stream=0, *, work=WARPED | EXTRAS,
     batch, sources, _rows, _columns = stack.shape
     _, channels, height, width = out.shape
     bits, kind = _told(stack, out, raw)
-    if tuple(tables.plan.shape[:1]) != (batch,) or tuple(tables.order.shape) != (batch, channels):
+    if tuple(tables.switches.shape[:1]) != (batch,) or tuple(tables.order.shape) != (batch, channels):
         raise ValueError(f"tables are for {tuple(tables.order.shape)} sites and channels, out is {tuple(out.shape)}")
     if tables.column_first.shape[1] < max(height, width):
         raise ValueError(f"tables are for smaller images than out, {height} x {width}")
@@ -182,7 +182,7 @@ def _told(stack, out, raw) -> tuple[int, str]:
 
 
 def _blurred(stack, tables, bits, stream, scratch):
-    """The stack, blurred into scratch memory. Sites without blur have one weight, and pass through as they are."""
+    """Blur the stack into scratch memory. Sites without blur have one weight, and pass through as they are."""
     batch, sources, rows, columns = shape = tuple(stack.shape)
     kinds = _SUMS[bits], stack.dtype
     if scratch is None:

@@ -1,4 +1,4 @@
-"""CUDA launchers of the kernels whose arithmetic stands in ``fused`` and ``moments``, for pixels of 8 and 16 bits.
+"""CUDA launchers of the kernels of the orientation and the histogram, for pixels of 8 and 16 bits.
 
 Needs ``numba-cuda``. Arrays are anything with ``__cuda_array_interface__`` (torch, CuPy, Numba), and must be ready on
 the given stream; launches are asynchronous on it. Without a GPU the same code runs on Numba's simulator
@@ -13,7 +13,7 @@ from rxrx_kernels.cuda.arrays import inline, on_device
 from rxrx_kernels.histogram.uint8 import BINS
 from rxrx_kernels.orient import site as fused
 
-__all__ = ["check_blocks", "fuse_batch", "histogram_batch", "ptx"]
+__all__ = ["check_blocks", "histogram_batch", "orient_batch", "ptx"]
 
 TILE = 32
 # One column more than a tile has, so that reading a column does not queue at one memory bank.
@@ -30,7 +30,7 @@ _source, _normalise = inline(fused.source), inline(fused.normalise)
 
 
 def _make_fuse(pixel):
-    """The kernel for pixels of a Numba type."""
+    """Make the kernel for pixels of a Numba type."""
 
     def fuse(stack, out, codes, center, scale):
         """One block writes one 32 x 32 tile of one channel of one site.
@@ -103,7 +103,7 @@ _fuse_kernels = {size: cuda.jit(kernel) for size, kernel in _FUSE.items()}
 _move_kernel, _count_kernel = cuda.jit(_move), cuda.jit(_count)
 
 
-def fuse_batch(stack, out, codes, center, scale, stream=0) -> None:
+def orient_batch(stack, out, codes, center, scale, stream=0) -> None:
     """Turn, flip, normalise and cast a batch on the GPU.
 
     Parameters

@@ -1,4 +1,6 @@
-"""One output pixel of an augmented batch on a GPU: read where :mod:`rxrx_kernels.augment.warp` says, finished as ``tone`` says.
+"""One output pixel of an augmented batch on a GPU.
+
+The arithmetic is that of :mod:`rxrx_kernels.augment.warp` and :mod:`rxrx_kernels.augment.photometric`.
 
 Device functions for pixels of 8 or 16 bits, made with or without what few batches need (:data:`WARPED`, :data:`EXTRAS`
 of :mod:`rxrx_kernels.augment.tables`): a kernel has as many registers as its longest path, and fewer of them let more
@@ -9,9 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 from numba import config
-from rxrx_kernels.augment import photometric as tone
+from rxrx_kernels.augment import photometric, warp
 from rxrx_kernels.augment import tables as at
-from rxrx_kernels.augment import warp
 from rxrx_kernels.augment.noise import scramble
 from rxrx_kernels.cuda.arrays import inline
 
@@ -19,7 +20,10 @@ __all__ = ["bfloat16_bits", "make_finished", "make_grey", "reach"]
 
 
 def _exact_fma(a, b, c):
-    """A fused multiply-add where Python does the arithmetic: the product is exact in float64, the sum rounds to odd."""
+    """Emulate a fused multiply-add where Python does the arithmetic.
+
+    The product is exact in float64, and the sum rounds to odd.
+    """
     product, c = np.float64(a) * np.float64(b), np.float64(c)
     total = product + c
     back = total - product
@@ -44,12 +48,13 @@ else:
     _bits = inline(lambda a: np.uint32(libdevice.float_as_int(a)))
 
 reach, _place, _outside = inline(warp.reach), inline(warp.place), inline(warp.outside)
-_node, _scramble, _shaded = inline(tone.node), inline(scramble), inline(tone.make_shaded(_fma))
+_node, _scramble = inline(photometric.node), inline(scramble)
+_interpolate = inline(photometric.make_interpolate(_fma))
 
 
 @inline
 def bfloat16_bits(value):
-    """The bits of the nearest bfloat16, ties to even."""
+    """Return the bits of the nearest bfloat16, ties to even."""
     bits = _bits(value)
     return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
@@ -66,7 +71,7 @@ def make_grey(bits: int, warped: bool):
 
     @inline
     def mixed(plane, column, row, c_weights, r_weights, columns_taps, rows_taps, border):
-        """A pixel of a separable map, in 1/65536 of a grey value."""
+        """Return a pixel of a separable map, in 1/65536 of a grey value."""
         rows, columns = plane.shape
         total = wide(0)
         for i in range(np.uint32(rows_taps)):
@@ -84,15 +89,15 @@ def make_grey(bits: int, warped: bool):
 
     @inline
     def separable(plane, b, y, x, t):
-        plan, border = t.plan[b], t.plan[b, at.BORDER]
-        u, v = (y, x) if plan[at.SWAPPED] else (x, y)
+        switches, border = t.switches[b], t.switches[b, at.BORDER]
+        u, v = (y, x) if switches[at.TRANSPOSED] else (x, y)
         span = t.spans[b]
         if border == warp.CONSTANT and (u < span[0] or u >= span[1] or v < span[2] or v >= span[3]):
             return np.float32(-1)
         column, row = t.column_first[b, u], t.row_first[b, v]
         weights = t.column_weights[b, u], t.row_weights[b, v]
         total = mixed(
-            plane, column, row, weights[0], weights[1], plan[at.COLUMN_TAPS], plan[at.ROW_TAPS], border
+            plane, column, row, weights[0], weights[1], switches[at.COLUMN_TAPS], switches[at.ROW_TAPS], border
         )  # fmt: skip
         return np.float32(total) * np.float32(2.0**-16)
 
@@ -102,21 +107,21 @@ def make_grey(bits: int, warped: bool):
     @inline
     def grey(plane, b, y, x, t):
         rows, columns = plane.shape
-        plan, m = t.plan[b], t.matrix[b]
-        border, kind = plan[at.BORDER], plan[at.FILTER]
-        if plan[at.SEPARABLE]:
+        switches, m = t.switches[b], t.matrix[b]
+        border, kind = switches[at.BORDER], switches[at.FILTER]
+        if switches[at.SEPARABLE]:
             return separable(plane, b, y, x, t)
         dx = dy = np.int64(0)
-        if plan[at.NODES]:
+        if switches[at.NODES]:
             dx = dy = np.int64(1 << 19)
             for j in range(4):
                 for i in range(4):
                     weight = t.x_basis[b, x, i] * t.y_basis[b, y, j]
                     p, q = t.y_first[b, y] + j, t.x_first[b, x] + i
-                    dx += np.int64(t.bend[b, 0, p, q]) * weight
-                    dy += np.int64(t.bend[b, 1, p, q]) * weight
+                    dx += np.int64(t.displacement[b, 0, p, q]) * weight
+                    dy += np.int64(t.displacement[b, 1, p, q]) * weight
             dx, dy = dx >> 20, dy >> 20
-        samples = plan[at.BITS]
+        samples = switches[at.BITS]
         side = 1 << samples
         if border == warp.CONSTANT:
             c, r = _place(m, np.int64(x), np.int64(y), samples, 0, 0, kind)
@@ -143,42 +148,42 @@ def make_finished(bits: int, extras: bool, raw: bool):
     table or normalisation, unless ``raw``; the eraser. Without ``extras``, no site of the batch has light, noise, a
     table, or noise in what is erased.
     """
-    noisy = inline(tone.make_noisy(_fma, 255 if bits == 8 else 65535))
-    toned8, toned16 = inline(tone.make_toned(_fma)), inline(tone.make_toned16(_fma))
+    noisy, largest = inline(photometric.make_noisy(_fma)), np.float32((1 << bits) - 1)
+    look_up8, look_up16 = inline(photometric.make_look_up8(_fma)), inline(photometric.make_look_up16(_fma))
 
     if bits == 8:
-        toned = inline(lambda value, t, b, k: toned8(value, t.table[b], k))
+        look_up = inline(lambda value, t, b, k: look_up8(value, t.lut[b], k, 0))
     else:
-        toned = inline(lambda value, t, b, k: toned16(value, t.table[b], k, t.steps[b, k]))
+        look_up = inline(lambda value, t, b, k: look_up16(value, t.lut[b], k, t.lut_log2[b, k]))
 
     @inline
-    def lit(value, b, k, y, x, number, t):
-        plan = t.plan[b]
-        if plan[at.FLAT]:
+    def captured(value, b, k, y, x, number, t):
+        switches = t.switches[b]
+        if switches[at.FLAT]:
             c, r = _place(t.matrix[b], np.int64(x), np.int64(y), 0, 0, 0, warp.BILINEAR)
-            i, u = _node(c, plan[at.FLAT_COLUMNS], plan[at.SHIFT])
-            j, v = _node(r, plan[at.FLAT_ROWS], plan[at.SHIFT])
-            upper = _shaded(t.flat[b, k, j, i], t.flat[b, k, j, i + 1], u)
-            lower = _shaded(t.flat[b, k, j + 1, i], t.flat[b, k, j + 1, i + 1], u)
-            value = _times(value, _shaded(upper, lower, v))
-        if plan[at.NOISE]:
+            i, u = _node(c, switches[at.FLAT_COLUMNS], switches[at.FLAT_LOG2])
+            j, v = _node(r, switches[at.FLAT_ROWS], switches[at.FLAT_LOG2])
+            upper = _interpolate(t.flat[b, k, j, i], t.flat[b, k, j, i + 1], u)
+            lower = _interpolate(t.flat[b, k, j + 1, i], t.flat[b, k, j + 1, i + 1], u)
+            value = _times(value, _interpolate(upper, lower, v))
+        if switches[at.NOISE]:
             normal = t.normal[_scramble(number, t.key[b, 0], t.key[b, 1])]
-            value = noisy(value, normal, t.noise[b, k, 0], t.noise[b, k, 1])
+            value = noisy(value, normal, t.noise[b, k, 0], t.noise[b, k, 1], largest)
         return value
 
     @inline
     def finished(value, b, k, y, x, number, t):
         inside = value >= 0
         if extras and inside:
-            value = lit(value, b, k, y, x, number, t)
+            value = captured(value, b, k, y, x, number, t)
         if not inside:
             value = t.fill[b, k]
         box, m, s = t.box[b], t.center[b, k], t.scale[b, k]
         mean, spread = t.erase[b, 0], t.erase[b, 1]
         erased = box[0] <= y < box[1] and box[2] <= x < box[3]
         if not raw:
-            if extras and t.plan[b, at.TABLE]:
-                value = toned(value, t, b, k)
+            if extras and t.switches[b, at.LUT]:
+                value = look_up(value, t, b, k)
                 m, s = np.float32(0), np.float32(1)
             if erased and mean == 0 and spread == 0:
                 # What the normalisation makes zero of.

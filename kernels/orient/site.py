@@ -1,8 +1,8 @@
 """Turn, flip, normalise and cast a stack of channels, writing each output pixel once.
 
 The arithmetic of one pixel is two plain functions, :func:`source` (where it comes from) and :func:`normalise` (what
-becomes of it). Both are compiled twice: here for the CPU, in ``rxrx_kernels.cuda.orient`` for the GPU. Contiguous planes,
-which is what a loader has, take the form of :mod:`rxrx_kernels.orient.rows`, tested to give the same bits.
+becomes of it). Both are compiled twice: here for the CPU, in ``rxrx_kernels.cuda.orient`` for the GPU. Contiguous
+planes, which is what a loader has, take the form of :mod:`rxrx_kernels.orient.rows`, tested to give the same bits.
 
 Geometry is an element of the dihedral group of the square as a code from 0 to 7, three bits::
 
@@ -12,7 +12,7 @@ Geometry is an element of the dihedral group of the square as a code from 0 to 7
 
 so that ``out[y, x] = in[r, c]`` with ``(r, c) = (x, y) if code & 4 else (y, x)``, then ``c -> W - 1 - c`` if
 ``code & 1`` and ``r -> H - 1 - r`` if ``code & 2``. All eight turns and flips of a square are among them:
-``numpy.rot90(image, k)`` is code ``TURNS[k]``.
+``numpy.rot90(image, k)`` is code ``ROT90[k]``.
 
 The value is ``(float32(in) - center) * scale`` in float32: a subtraction, rounded, then a multiplication, rounded.
 A compiler cannot contract that order into a fused multiply-add, so the CPU and every GPU give the same bits.
@@ -26,17 +26,19 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 from rxrx_kernels.orient import rows as fused_lines
 
-__all__ = ["TURNS", "compose", "fuse_site", "normalise", "source"]
+__all__ = ["MIRROR_X", "MIRROR_Y", "ROT90", "TRANSPOSE", "compose", "normalise", "orient_site", "source"]
 
+#: Bits of a geometry code.
+MIRROR_X, MIRROR_Y, TRANSPOSE = 1, 2, 4
 #: Geometry codes of ``numpy.rot90(image, k)`` (anticlockwise) for k = 0, 1, 2, 3.
-TURNS = (0, 5, 3, 6)
+ROT90 = (0, 5, 3, 6)
 
 # Output rows that the transposing loop gathers at once: one source row then gives 64 neighbouring bytes, a cache line.
 _STRIP = 64
 
 
 def source(code, y, x, rows, columns):
-    """The source pixel ``(r, c)`` of output pixel ``(y, x)``; ``rows`` and ``columns`` are the source's."""
+    """Return the source pixel ``(r, c)`` of output pixel ``(y, x)``; ``rows`` and ``columns`` are the source's."""
     if code & 4:
         r, c = x, y
     else:
@@ -54,7 +56,7 @@ def normalise(value, center, scale):
 
 
 def compose(first: int, second: int) -> int:
-    """The code that does the work of ``first`` and then of ``second``.
+    """Return the code that does the work of ``first`` and then of ``second``.
 
     Both mirrors commute; a transposition carries a left-right mirror into a top-bottom one and back.
     """
@@ -72,7 +74,7 @@ _normalise = njit(inline="always")(normalise)
 
 @intrinsic
 def _half_bits(typing, value):
-    """A float32 as the bits of the nearest float16, ties to even: Numba has no float16 on the CPU, LLVM does."""
+    """Return a float32 as the bits of the nearest float16, ties to even: Numba has no float16 on the CPU, LLVM does."""
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
@@ -81,7 +83,7 @@ def _half_bits(typing, value):
 
 
 def _finish(out, value, center, scale):
-    """The output value of a pixel, by the kind of the output; uint16 holds the bits of float16."""
+    """Return the output value of a pixel, by the kind of the output; uint16 holds the bits of float16."""
 
 
 @overload(_finish, inline="always")
@@ -98,7 +100,7 @@ def _finish_by_kind(out, value, center, scale):
 
 
 def _make_plane_kernel(code: int):
-    """A loop over one plane with the geometry as a constant, which is what lets the compiler vectorise it."""
+    """Make a loop over one plane with the geometry as a constant, which is what lets the compiler vectorise it."""
     # Indices are unsigned, because a signed one would be tested for Python's wrap-around on every pixel, and the source
     # row is taken out of the inner loops, which the compiler does not see by itself.
 
@@ -159,7 +161,7 @@ def _fuse_any(stack, out, code, center, scale):
             _k7(plane, target, m, s)
 
 
-def fuse_site(stack, out, code, center, scale):
+def orient_site(stack, out, code, center, scale):
     """Turn, flip, normalise and cast one site on the CPU. Releases the GIL.
 
     Parameters

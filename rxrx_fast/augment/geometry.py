@@ -45,7 +45,7 @@ def _windows(crop, size):
 
 
 def matrices(codes, affine, crop, center_crop, shape, out_shape) -> np.ndarray:
-    """The maps of a batch.
+    """Compose the maps of a batch.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """What augmentation may do, and the policies that have names.
 
-A :class:`Policy` only says what is allowed. :mod:`rxrx_fast.augment.sampled` turns (seed, epoch, site, view) into numbers, always
-the same ones; kernels apply them. So pixels do not depend on the batch that a site is in, nor on threads or devices.
+A :class:`Policy` only says what is allowed. :mod:`rxrx_fast.augment.sampled` turns (seed, epoch, site, view) into
+numbers, always the same ones, and kernels apply them. So pixels do not depend on the batch, threads or devices.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from rxrx_kernels.augment.blur import MAX_SIGMA
 from rxrx_kernels.augment.warp import BORDERS, FILTERS
 
-from rxrx_fast.augment.sampled import Draws, Pairs, draw, draw_pairs
+from rxrx_fast.augment.sampled import Pairs, SampledParameters, draw, draw_pairs
 from rxrx_fast.errors import UsageError
 
 __all__ = ["BORDER_NAMES", "PRESETS", "Policy"]
@@ -162,7 +162,7 @@ class Policy:
 
     @classmethod
     def of(cls, policy: str | Policy) -> Policy:
-        """A policy by its preset's name, or itself."""
+        """Return a policy by its preset's name, or itself."""
         if isinstance(policy, Policy):
             return policy
         if policy not in PRESETS:
@@ -191,7 +191,7 @@ class Policy:
         still = self.rotate == self.shift == 0 and self.zoom == self.aspect == (1, 1)
         return self.affine > 0 and not still
 
-    def draw(self, seed: int, epoch: int, sites: np.ndarray, view: int, channels: int) -> Draws:
+    def draw(self, seed: int, epoch: int, sites: np.ndarray, view: int, channels: int) -> SampledParameters:
         """Draw the parameters of one view.
 
         Parameters
@@ -262,5 +262,5 @@ PRESETS = {
     # alpha 1. Standardise with normalize="site", as it does.
     "rcic-first-place": Policy(
         hflip=0.5, vflip=0.5, transpose=0.5, crop=(0.5, 1.0), interpolation="nearest", gain=0.1, offset=0.1, cutmix=1.0
-    ),  # fmt: skip
+    ),
 }

@@ -1,25 +1,25 @@
-"""The draws of augmentation: numbers that follow from a policy and the key (seed, epoch, site, view)."""
+"""Sampled parameters of augmentation: numbers that follow from a policy and the key (seed, epoch, site, view)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from rxrx_kernels.orient.site import TURNS, compose
+from rxrx_kernels.orient.site import ROT90, compose
 from scipy.special import betaincinv, ndtri
 
 from rxrx_fast.runtime.counter_rng import fold, uniform
 
-__all__ = ["Draws", "Pairs", "draw", "draw_pairs"]
+__all__ = ["Pairs", "SampledParameters", "draw", "draw_pairs"]
 
 # compose() over all pairs, so that a batch of draws is combined by indexing.
 _COMPOSE = np.array([[compose(first, second) for second in range(8)] for first in range(8)], np.uint8)
-_TURNS = np.array(TURNS, np.uint8)
+_TURNS = np.array(ROT90, np.uint8)
 
 # Each kind of draw has a number of its own in the key, so that adding a kind leaves the others as they were.
 _HFLIP, _VFLIP, _ROT90, _TURN, _MEAN, _STD, _TRANSPOSE, _AFFINE, _ANGLE, _ZOOM, _ASPECT, _SHIFT, _CROP = range(13)
 _ERASE, _ERASED, _GAIN, _OFFSET, _GAMMA, _DROP, _DROPPED, _SHUFFLE, _SHUFFLED, _BLUR, _SIGMA = range(13, 24)
-_NOISE, _READ, _SHOT, _KEY, _ELASTIC, _BEND, _MIX, _WHICH, _LAMBDA, _PLACE = range(24, 34)
+_NOISE, _READ, _SHOT, _KEY, _ELASTIC, _DISPLACEMENT, _MIX, _WHICH, _LAMBDA, _PLACE = range(24, 34)
 
 # How often a rectangle is drawn again that does not fit into the image.
 _ATTEMPTS = 16
@@ -27,7 +27,7 @@ _ATTEMPTS = 16
 _LEAST_GAIN = 0.01
 
 
-class Draws(NamedTuple):
+class SampledParameters(NamedTuple):
     """Parameters of one view of a batch; None for what the policy leaves out.
 
     codes : (B,) uint8
@@ -50,7 +50,7 @@ class Draws(NamedTuple):
         Standard deviation of read noise, and variance of shot noise a grey value, in grey values.
     key : (B,) uint64
         Of the noise.
-    bend : (B, 2, G, G) float64
+    displacement : (B, 2, G, G) float64
         Displacements in x and in y of an elastic deformation's control points, in pixels.
     """
 
@@ -67,7 +67,7 @@ class Draws(NamedTuple):
     blur: np.ndarray | None = None
     noise: np.ndarray | None = None
     key: np.ndarray | None = None
-    bend: np.ndarray | None = None
+    displacement: np.ndarray | None = None
 
 
 class Pairs(NamedTuple):
@@ -86,7 +86,7 @@ class Pairs(NamedTuple):
     place: np.ndarray
 
 
-def draw(policy, seed: int, epoch: int, sites: np.ndarray, view: int, channels: int) -> Draws:
+def draw(policy, seed: int, epoch: int, sites: np.ndarray, view: int, channels: int) -> SampledParameters:
     """See :meth:`rxrx_fast.Policy.draw`."""
     sites = np.asarray(sites, np.int64)
     count = len(sites)
@@ -146,9 +146,9 @@ def draw(policy, seed: int, epoch: int, sites: np.ndarray, view: int, channels: 
     if "noise" in found or policy.erase_noise:
         found["key"] = fold(seed, epoch, sites, view, _KEY)
     if policy.elastic and policy.elastic_p:
-        bend = policy.elastic * (2 * chance(_BEND, 2, policy.elastic_grid, policy.elastic_grid) - 1)
-        found["bend"] = np.where(chance(_ELASTIC)[:, None, None, None] < policy.elastic_p, bend, 0.0)
-    return Draws(codes, *factors, **found)
+        displacement = policy.elastic * (2 * chance(_DISPLACEMENT, 2, policy.elastic_grid, policy.elastic_grid) - 1)
+        found["displacement"] = np.where(chance(_ELASTIC)[:, None, None, None] < policy.elastic_p, displacement, 0.0)
+    return SampledParameters(codes, *factors, **found)
 
 
 def _erased(policy, chance) -> np.ndarray:
@@ -184,6 +184,6 @@ def draw_pairs(policy, seed: int, epoch: int, sites: np.ndarray, view: int) -> P
 
 
 def _normal(u: np.ndarray) -> np.ndarray:
-    """Standard normal numbers from uniform ones in [0, 1)."""
+    """Return standard normal numbers from uniform ones in [0, 1)."""
     # Away from 0, whose quantile is infinite, by half of a draw's last bit.
     return ndtri(u + 2.0**-54)

@@ -1,4 +1,4 @@
-"""Views: what the kernels are told of one view of a batch, from draws and statistics.
+"""Views: what the kernels are told of one view of a batch, from sampled parameters and statistics.
 
 Everything decided per sample is small and made here, on the host; pixels are only touched by the kernels.
 """
@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 from rxrx_kernels.augment import blur, warp
-from rxrx_kernels.augment import photometric as tone
-from rxrx_kernels.augment import site as augment
+from rxrx_kernels.augment.parameters import PARAMETERS, plain
+from rxrx_kernels.augment.photometric import LUT8, LUT16
 from rxrx_kernels.histogram.uint16 import WIDEST, Histogram
 
 from rxrx_fast.augment import geometry
 from rxrx_fast.augment.policy import Policy
-from rxrx_fast.augment.sampled import Draws
+from rxrx_fast.augment.sampled import SampledParameters
 from rxrx_fast.stats.normalize import Normalize
 
-__all__ = ["RAW", "Plan", "View"]
+__all__ = ["RAW", "KernelArguments", "View"]
 
 #: Output types that give grey values as they are stored; nothing is normalised.
 RAW = ("uint8", "uint16")
@@ -26,7 +26,7 @@ RAW = ("uint8", "uint16")
 _F32 = np.float32
 
 
-class Plan(NamedTuple):
+class KernelArguments(NamedTuple):
     """What is done to a batch, by sample.
 
     codes : (B,) int64
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
         :mod:`rxrx_kernels.orient.site`; else -1.
     center, scale : (B, C) float32
     augmentations : list
-        B :class:`rxrx_kernels.augment.site.Augmentation`; None where the code says it all.
+        B :class:`rxrx_kernels.augment.parameters.Augmentation`; None where the code says it all.
     raw : bool
         Whether grey values are delivered, so that uint16 does not stand for the bits of bfloat16.
     """
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 class View(NamedTuple):
     """One view of a batch of B samples with C channels.
 
-    draws : Draws
+    sampled : SampledParameters
     policy : Policy
     normalize : Normalize
     center, scale : (B, C) float64, or None
@@ -57,33 +57,33 @@ class View(NamedTuple):
     mapping : (B, C, N) float64, or None
         Grey values that take the place of grey values before that (quantile matching, clipping).
     flat : (B, C, GH, GW) float32, or None
-        Factors that undo uneven illumination, at nodes ``1 << shift`` pixels apart.
-    shift : int
+        Factors that undo uneven illumination, at nodes ``1 << flat_log2`` pixels apart.
+    flat_log2 : int
     shape, out_shape : (height, width)
         Of the stored images and of the output.
     bits : int
         8 or 16, of the stored pixels.
-    step : int
-        With 16 bits: tables go by bins of ``1 << step`` grey values, see :mod:`rxrx_kernels.histogram.uint16`. Where each
-        site's own statistics are taken, so is its own step.
+    bin_log2 : int
+        With 16 bits: tables go by bins of ``1 << bin_log2`` grey values, see :mod:`rxrx_kernels.histogram.uint16`.
+        Where each site's own statistics are taken, so is its own bin width.
     """
 
-    draws: Draws
+    sampled: SampledParameters
     policy: Policy
     normalize: Normalize
     center: np.ndarray | None
     scale: np.ndarray | None
     mapping: np.ndarray | None
     flat: np.ndarray | None
-    shift: int
+    flat_log2: int
     shape: tuple[int, int]
     out_shape: tuple[int, int]
     bits: int = 8
-    step: int = WIDEST
+    bin_log2: int = WIDEST
 
     @property
     def per_site(self) -> bool:
-        """Whether :meth:`plan` needs the sites' histograms."""
+        """Whether :meth:`kernel_arguments` needs the sites' histograms."""
         return self.center is None
 
     def resolve(self, counts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -95,10 +95,12 @@ class View(NamedTuple):
             The sites' histograms, if :attr:`per_site`.
         """
         center, scale = self.normalize.statistics(counts) if self.per_site else (self.center, self.scale)
-        return center * self.draws.mean_factor, scale * self.draws.std_factor
+        return center * self.sampled.mean_factor, scale * self.sampled.std_factor
 
-    def plan(self, counts: np.ndarray | None, dtype: str = "float32", *, together: bool = False) -> Plan:
-        """What the kernels do to each sample.
+    def kernel_arguments(
+        self, counts: np.ndarray | None, dtype: str = "float32", *, together: bool = False
+    ) -> KernelArguments:
+        """Return what the kernels do to each sample.
 
         Parameters
         ----------
@@ -110,8 +112,8 @@ class View(NamedTuple):
             All samples go the same way, as one launch on a GPU needs it: all have codes, or none has.
         """
         raw = dtype in RAW
-        draws, policy = self.draws, self.policy
-        count, channels = draws.mean_factor.shape
+        sampled, policy = self.sampled, self.policy
+        count, channels = sampled.mean_factor.shape
         if raw:
             center, scale, mapping = np.zeros((count, channels)), np.ones((count, channels)), None
         else:
@@ -120,86 +122,90 @@ class View(NamedTuple):
             if self.per_site and self.normalize.maps:
                 mapping = self.normalize.mapping(counts)
         black = center.copy() if policy.border == "mean" else np.zeros_like(center)
-        table = steps = None
-        if not raw and (mapping is not None or draws.gamma is not None):
+        table = bin_log2 = None
+        if not raw and (mapping is not None or sampled.gamma is not None):
             if self.bits == 16:
-                steps = counts.shift if self.per_site else np.full(center.shape, self.step)
-            table, black = _table(draws, policy, mapping, center, scale, black, steps)
+                bin_log2 = counts.shift if self.per_site else np.full(center.shape, self.bin_log2)
+            table, black = _table(sampled, policy, mapping, center, scale, black, bin_log2)
         # (x / scale') gain + offset, in the form (pixel - center) * factor.
         factor = 1 / scale
-        if not raw and draws.gain is not None:
-            factor = factor * draws.gain
-        if not raw and draws.offset is not None:
-            center = center - draws.offset / factor
+        if not raw and sampled.gain is not None:
+            factor = factor * sampled.gain
+        if not raw and sampled.offset is not None:
+            center = center - sampled.offset / factor
         center, factor, black = center.astype(_F32), factor.astype(_F32), black.astype(_F32)
 
         fixed = warp.fixed(
-            geometry.matrices(draws.codes, draws.affine, draws.crop, policy.center_crop, self.shape, self.out_shape)
+            geometry.matrices(
+                sampled.codes, sampled.affine, sampled.crop, policy.center_crop, self.shape, self.out_shape
+            )
         )
         codes = np.array([warp.as_code(m, self.shape, self.out_shape) for m in fixed], np.int64).reshape(count)
         boxes = np.zeros((count, 4), np.int64)
-        if draws.erased is not None:
+        if sampled.erased is not None:
             size = geometry.frame(self.shape, policy.center_crop)
-            boxes = geometry.box(draws.erased, draws.crop, size, self.out_shape)
+            boxes = geometry.box(sampled.erased, sampled.crop, size, self.out_shape)
         busy = boxes[:, 1] > boxes[:, 0]
-        busy |= table is not None or self.flat is not None or draws.order is not None
-        for amount in (draws.blur, draws.noise, draws.bend):
+        busy |= table is not None or self.flat is not None or sampled.order is not None
+        for amount in (sampled.blur, sampled.noise, sampled.displacement):
             if amount is not None:
                 busy = busy | (amount.reshape(count, -1) != 0).any(1)
         # The simplest kernel does not know every type; that of a GPU, which is asked for all together, knows 16 bits.
         codes[busy | (dtype == "bfloat16") | (self.bits == 16 and not together)] = -1
         if together and (codes < 0).any():
             codes[:] = -1
-        augmentations = self._augmentations(codes, center, factor, black, table, steps, fixed, boxes)
-        return Plan(codes, center, factor, augmentations, raw)
+        augmentations = self._augmentations(codes, center, factor, black, table, bin_log2, fixed, boxes)
+        return KernelArguments(codes, center, factor, augmentations, raw)
 
-    def _augmentations(self, codes, center, factor, black, table, steps, fixed, boxes) -> list:
-        draws, policy = self.draws, self.policy
+    def _augmentations(self, codes, center, factor, black, table, bin_log2, fixed, boxes) -> list:
+        sampled, policy = self.sampled, self.policy
         channels = center.shape[1]
         sampling = np.array([warp.FILTERS[policy.interpolation], warp.BORDERS.get(policy.border, warp.CONSTANT)])
         erase = np.array([0, policy.erase_noise], _F32)
         keys = None
-        if draws.key is not None:
-            keys = np.column_stack([draws.key & np.uint64(0xFFFFFFFF), draws.key >> np.uint64(32)]).astype(np.uint32)
-        base = augment.plain(channels)._replace(sampling=sampling, erase=erase, shift=self.shift)
+        if sampled.key is not None:
+            keys = np.column_stack([sampled.key & np.uint64(0xFFFFFFFF), sampled.key >> np.uint64(32)]).astype(
+                np.uint32
+            )
+        base = plain(channels)._replace(sampling=sampling, erase=erase, flat_log2=self.flat_log2)
         found: list = [None] * len(codes)
         for b in np.flatnonzero(codes < 0):
             changes = {"matrix": fixed[b], "fill": black[b], "center": center[b], "scale": factor[b], "box": boxes[b]}
             if table is not None:
-                changes["table"] = table[b]
-            if steps is not None:
-                changes["steps"] = np.ascontiguousarray(steps[b])
+                changes["lut"] = table[b]
+            if bin_log2 is not None:
+                changes["lut_log2"] = np.ascontiguousarray(bin_log2[b])
             if self.flat is not None:
                 changes["flat"] = self.flat[b]
             if keys is not None:
                 changes["key"] = keys[b]
-            if draws.noise is not None and draws.noise[b].any():
+            if sampled.noise is not None and sampled.noise[b].any():
                 # A variance in grey values is what the kernel adds up.
-                changes["noise"] = np.tile(draws.noise[b].astype(_F32), (channels, 1))
-            if draws.blur is not None and draws.blur[b] > 0:
-                changes["blur"] = blur.gaussian(draws.blur[b])
-            if draws.bend is not None and draws.bend[b].any():
-                changes["bend"] = np.rint(draws.bend[b] * 256).astype(np.int32)
+                changes["noise"] = np.tile(sampled.noise[b].astype(_F32), (channels, 1))
+            if sampled.blur is not None and sampled.blur[b] > 0:
+                changes["blur"] = blur.gaussian(sampled.blur[b])
+            if sampled.displacement is not None and sampled.displacement[b].any():
+                changes["displacement"] = np.rint(sampled.displacement[b] * 256).astype(np.int32)
             augmentation = base._replace(**changes)
-            if draws.order is not None:
-                augmentation = _ordered(augmentation, draws.order[b])
+            if sampled.order is not None:
+                augmentation = _ordered(augmentation, sampled.order[b])
             found[b] = augmentation
         return found
 
 
-def _table(draws, policy, mapping, center, scale, black, steps):
+def _table(sampled, policy, mapping, center, scale, black, bin_log2):
     """Tables (B, C, ...) float32 from grey values to finished ones, and the grey values that lie outside.
 
-    ``steps`` is (B, C) for 16-bit pixels, whose tables go by the middles of bins, and None for 8-bit ones, whose tables
-    have an entry a grey value and the last one twice.
+    ``bin_log2`` is (B, C) for 16-bit pixels, whose tables go by the middles of bins, and None for 8-bit ones, whose
+    tables have an entry a grey value and the last one twice.
     """
     count, channels = center.shape
-    entries, most = (tone.TABLE - 1, 255) if steps is None else (tone.TABLE16, (tone.TABLE16 << steps[..., None]) - 1)
-    shift = np.zeros((count, channels), np.int64) if steps is None else steps
+    entries, most = (LUT8 - 1, 255) if bin_log2 is None else (LUT16, (LUT16 << bin_log2[..., None]) - 1)
+    shift = np.zeros((count, channels), np.int64) if bin_log2 is None else bin_log2
     bins = Histogram(np.broadcast_to(np.int64(0), (count, channels, entries)), shift)
     grey = values = bins.middles()
-    if draws.gamma is not None:
-        values = most * (values / most) ** draws.gamma[..., None]
+    if sampled.gamma is not None:
+        values = most * (values / most) ** sampled.gamma[..., None]
     if mapping is not None:
         # Between the middles of bins, where gamma leads, the mapping is linear.
         place = bins.bins(values)
@@ -211,21 +217,21 @@ def _table(draws, policy, mapping, center, scale, black, steps):
         # Where the table, which never falls, comes to zero.
         rows = zip(table.reshape(-1, entries), grey.reshape(-1, entries))
         black = np.array([np.interp(0.0, *row) for row in rows]).reshape(count, channels)
-    if steps is None:
+    if bin_log2 is None:
         table = np.concatenate([table, table[..., -1:]], axis=-1)
-    if draws.gain is not None:
-        table = table * draws.gain[..., None]
-    if draws.offset is not None:
-        table = table + draws.offset[..., None]
+    if sampled.gain is not None:
+        table = table * sampled.gain[..., None]
+    if sampled.offset is not None:
+        table = table + sampled.offset[..., None]
     return np.ascontiguousarray(table, _F32), black
 
 
 def _ordered(augmentation, order):
-    """The channels in another order, each with its own tables; -1 leaves one out."""
+    """Put the channels in another order, each with its own tables; -1 leaves one out."""
     source = np.maximum(order, 0)
     changes = {"order": order.astype(np.int64)}
-    for name in ("fill", "center", "scale", "table", "steps", "noise", "flat"):
+    for name, parameter in PARAMETERS.items():
         array = getattr(augmentation, name)
-        if len(array):
+        if name != "order" and parameter.axes[:1] == ("C",) and len(array):
             changes[name] = np.ascontiguousarray(array[source])
     return augmentation._replace(**changes)

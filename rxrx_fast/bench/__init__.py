@@ -147,9 +147,9 @@ def _contestants(peers: bool) -> tuple[list[type], list[dict[str, str]]]:
 
 
 def _data(catalog, work: Work) -> dict:
-    from rxrx_fast.stores import FileStore
+    from rxrx_fast.stores import open_store
 
-    height, width = FileStore(work.catalog, range(1, catalog.layout.channels + 1)).image_size
+    height, width = open_store(work.catalog).image_size
     sample = work.paths[:256]
     return {
         "layout": catalog.layout.name,

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from rxrx_fast.decode.choice import choose_spine
 from rxrx_fast.decode.pipeline import BATCHES_IN_FLIGHT
 
 __all__ = ["STAGES", "TOLERANCE", "Clocks", "between", "measure", "observed", "sentence", "thread_clock"]
@@ -64,7 +65,7 @@ def thread_clock(native_id: int | str = "self") -> tuple[float, float]:
 def _clocks(loader) -> Clocks:
     pool = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("rxrx_fast_")]
     stages = loader.report()["stages_s"]
-    if not loader.dataset.store.decodes:
+    if loader.dataset.store.decoders[0] == "dali" and choose_spine(None) == "dali":
         # DALI's threads decode then, beside these.
         stages = {name: seconds for name, seconds in stages.items() if name != "decode"}
     return Clocks(time.perf_counter(), stages, {native_id: thread_clock(native_id) for native_id in pool})

@@ -1,22 +1,27 @@
 """Which sites there are, and where their files lie.
 
-==============  =================================================================================
-module          what it holds
-==============  =================================================================================
-``catalog``     Catalog: one table with a row a site, to be narrowed
-``layouts``     the layouts of RxRx1: recognised, and their CSV files read
-``frames``      another screen's sites: a table and a template of paths
-``rows``        rows that know the file and line they came from
-``table``       the canonical table, and what RxRx1's labels mean
-``listing``     the paths of files, and which of them are there
-``presence``    which channels of each site are there
-``summary``     a catalog in words
-``origin``      the identity of sites: what every part of a catalog shares
-==============  =================================================================================
+=======================  ==========================================================================================
+file                     what it holds
+=======================  ==========================================================================================
+``catalog.py``           ``Catalog``: one table with a row a site, and its narrowing
+``recognition.py``       ``read_root``: which layout a folder has
+``root.py``              ``Root``: the folder that layouts look into
+``layout.py``            ``Layout``: how files are named; ``DatasetLayout``: also recognised and read; the registry
+``layouts/``             the layouts, a file each; ``custom.py`` reads a frame and a template
+``rows.py``              ``Rows`` of CSV files that know their file and line
+``table.py``             the canonical table, and the labels of RxRx1
+``file_table.py``        ``FileTable``: the paths of a table's files
+``listing.py``           which of those files are on the disk
+``completion.py``        the table with what the disk and all rows together add
+``presence.py``          ``Presence``: which channels of each site were found
+``treatment_groups.py``  which plates carry the same treatments
+``origin.py``            ``Origin``: the codes and numbers that all parts of a catalog share
+``summary.py``           a catalog described in text
+=======================  ==========================================================================================
 
 ::
 
-    layouts or frames ──► rows ──► table ──► listing ──► origin ──► Catalog
+    Root -> layout -> Rows -> canonical table -> listing -> Origin -> Catalog
 """
 
 from rxrx_fast.catalog.catalog import Catalog

@@ -1,77 +1,58 @@
-"""Where a table's images lie: the paths that a layout gives, and which of them a listing of the folders finds."""
+"""A listing of the folders of images: which files of the table's sites exist, and which belong to no site.
+
+Folders are listed and no single file is looked at: 753,060 images lie in 204 folders.
+"""
 
 from __future__ import annotations
 
 import os
-import re
-import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import repeat
-from operator import add
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from rxrx_fast.catalog.layouts import Layout
+from rxrx_fast.catalog.file_table import FileTable
+from rxrx_fast.catalog.layout import Layout
 from rxrx_fast.errors import DataError
 from rxrx_fast.runtime.progress import bar
 
-__all__ = ["FileTable", "list_images"]
+__all__ = ["list_images"]
 
 
-class FileTable:
-    """The paths of a table's files, as few folders, few names, and two codes a site.
+class _Stray(NamedTuple):
+    """A file in a plate's folder that no site of the table expects; ``rows`` are the folder's sites."""
 
-    Plates have one folder each and wells have the same names on every plate, so 753,060 paths are 204 folders and
-    about 3,700 names.
-    """
-
-    def __init__(self, root: str, layout: Layout, table: pd.DataFrame) -> None:
-        folder, _, name = layout.path.rpartition("/")
-        channels = range(1, layout.files_per_site + 1)
-        folders, folder_of = _fill(folder, table, channels)
-        self.names, name_of = _fill(name, table, channels)
-        self.folders = [tuple(os.path.join(root, part, "") for part in parts) for parts in folders]
-        self.folder_of: list[int] = folder_of.tolist()  # lists, because single numbers come out of them faster
-        self.name_of: list[int] = name_of.tolist()
-        # Folders and names, each cut down to some of a site's files.
-        self._parts: dict[tuple[int, ...], tuple[list[tuple[str, ...]], list[tuple[str, ...]]]] = {}
-
-    def index(self, files: Sequence[int]) -> dict[str, int]:
-        """Code of each name of the files at these positions: its place in ``names``, times files a site, plus file."""
-        size = len(self.names[0])
-        return {name[f]: code * size + f for code, name in enumerate(self.names) for f in files}
-
-    def paths(self, rows: Sequence[int], files: tuple[int, ...]) -> list[tuple[str, ...]]:
-        """Of each of these rows of the table, the files at these positions of a site's files."""
-        if files not in self._parts:
-            self._parts[files] = tuple(
-                [tuple(part[f] for f in files) for part in parts] for parts in (self.folders, self.names)
-            )
-        folders, names = self._parts[files]
-        folder_of, name_of = self.folder_of, self.name_of
-        return [tuple(map(add, folders[folder_of[row]], names[name_of[row]])) for row in rows]
-
-
-def _fill(template: str, table: pd.DataFrame, channels: Iterable[int]) -> tuple[list[tuple[str, ...]], np.ndarray]:
-    """The distinct texts that a template gives, each as a tuple over channels, and which of them each row has."""
-    fields = {name for _, name, _, _ in string.Formatter().parse(template) if name and name != "channel"}
-    code = np.zeros(len(table), dtype=np.int64)
-    for name in sorted(fields):
-        part, _ = pd.factorize(table[name])
-        code, _ = pd.factorize(code * (part.max(initial=0) + 1) + part)
-    _, first = np.unique(code, return_index=True)
-    values = {name: table[name].iloc[first].tolist() for name in fields}
-    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)] if fields else [{}]
-    return [tuple(template.format(**row, channel=c) for c in channels) for row in rows], code
+    rows: np.ndarray
+    folder: str
+    name: str
 
 
 def list_images(
     table: pd.DataFrame, layout: Layout, root: str, notes: list[str], progress: bool, wells_only: bool
 ) -> pd.DataFrame:
-    """Fill ``present``, add sites that only the disk knows (if ``wells_only``), and note the images of no site.
+    """Fill the column ``present``, and settle the images of no site.
 
-    Folders are listed and never searched: names are looked up in an index of the few that a plate can have.
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The canonical table; ``present`` is overwritten.
+    layout : Layout
+    root : str
+        Absolute path.
+    notes : list of str
+        Takes a note on images of no site.
+    progress : bool
+        Show a progress bar.
+    wells_only : bool
+        Add sites that only the disk knows, if the table knows their well.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table itself, or a longer one with the added sites at its end. Without any folder of images, ``present``
+        is left as it is.
     """
     files = FileTable(root, layout, table)
     expected = {folder for parts in files.folders for folder in parts}
@@ -82,12 +63,12 @@ def list_images(
     order = np.argsort(folder_of, kind="stable")
     bounds = np.searchsorted(folder_of[order], np.arange(len(files.folders) + 1))
     present = np.zeros(len(table), dtype=np.int64)
-    mask = np.zeros(len(files.names), dtype=np.int64)  # by name, for one folder at a time
+    found = np.zeros(len(files.names), dtype=np.int64)  # by name, for one folder at a time
     indices: dict[tuple[int, ...], dict[str, int]] = {}
     bits = np.int64(1) << np.arange(layout.channels, dtype=np.int64)
     if layout.files_per_site == 1:
-        bits = bits.sum(keepdims=True)  # one file brings all channels
-    strays: list[tuple[np.ndarray, str, str]] = []
+        bits = bits.sum(keepdims=True)  # one file holds all channels
+    strays: list[_Stray] = []
     with bar(total=len(files.folders) + len(unknown), desc="listing images", unit="plate", quiet=not progress) as shown:
         for number, parts in enumerate(files.folders):
             rows = order[bounds[number] : bounds[number + 1]]
@@ -100,32 +81,24 @@ def list_images(
                 hits = np.fromiter(map(indices[here].get, names, repeat(-1)), dtype=np.int64, count=len(names))
                 name = np.where(hits < 0, -1, hits // len(bits))
                 ours = np.isin(name, wanted)
-                np.bitwise_or.at(mask, name[ours], bits[hits[ours] % len(bits)])
+                np.bitwise_or.at(found, name[ours], bits[hits[ours] % len(bits)])
                 if layout.folders:
-                    strays += [(rows, folder, names[i]) for i in np.flatnonzero(~ours)]
-            present[rows] = mask[wanted]
-            mask[wanted] = 0
+                    strays += [_Stray(rows, folder, names[i]) for i in np.flatnonzero(~ours)]
+            present[rows] = found[wanted]
+            found[wanted] = 0
             shown.update(1)
         for folder in unknown:
-            strays += [(order[:0], folder, name) for name in _names_in(folder)]
+            strays += [_Stray(order[:0], folder, name) for name in _names_in(folder)]
             shown.update(1)
     table["present"] = present
     return _settle_strays(table, layout, strays, notes, wells_only)
 
 
 def _settle_strays(
-    table: pd.DataFrame,
-    layout: Layout,
-    strays: Iterable[tuple[np.ndarray, str, str]],
-    notes: list[str],
-    wells_only: bool,
+    table: pd.DataFrame, layout: Layout, strays: Iterable[_Stray], notes: list[str], wells_only: bool
 ) -> pd.DataFrame:
-    """Give images that no site expects to a new site of their well, or count them in a note.
-
-    Each stray is (rows of the table in its folder, folder, name). Names that are no image of the layout are ignored.
-    """
-    channel = "_w([0-9]+)" if layout.files_per_site > 1 else "()"
-    pattern = re.compile(rf"([A-Z]+[0-9]+)_s(0|[1-9][0-9]*){channel}\.png")
+    """Give strays to a new site of their well, or count them in a note. Other files than images are ignored."""
+    pattern = layout.file_name
     wells = table["well"].tolist()
     row_of: dict[str, dict[str, int]] = {}
     found: dict[tuple[int, int], int] = {}
@@ -134,12 +107,14 @@ def _settle_strays(
         match = pattern.fullmatch(name)
         if not match:
             continue
+        parts = match.groupdict()
         if folder not in row_of:
             row_of[folder] = {wells[row]: row for row in rows.tolist()}
-        row, number = row_of[folder].get(match[1]), match[3] or "1"
-        if wells_only and row is not None and len(match[2]) < 10 and number in map(str, range(1, layout.channels + 1)):
-            site = (row, int(match[2]))
-            found[site] = found.get(site, 0) | 1 << (int(number) - 1)
+        row = row_of[folder].get(parts.get("well", ""))
+        site, channel = parts.get("site", ""), parts.get("channel", "1")
+        if wells_only and row is not None and 0 < len(site) < 10 and channel in map(str, range(1, layout.channels + 1)):
+            key = (row, int(site))
+            found[key] = found.get(key, 0) | 1 << (int(channel) - 1)
         else:
             homeless.append(folder + name)
     if homeless:
@@ -158,9 +133,9 @@ def _settle_strays(
 
 
 def _plate_folders(root: str, layout: Layout) -> set[str]:
-    """The folders of plates on the disk, two levels below those of the layout, each ending in a separator."""
+    """List the folders of plates below those of the layout, as deep as its template says, each with a separator."""
     folders = [os.path.join(root, name) for name in layout.folders]
-    for _ in range(2):
+    for _ in range(layout.path.count("/") - 1):
         folders = [inner for folder in folders for inner in _folders_in(folder)]
     return {os.path.join(folder, "") for folder in folders}
 
@@ -172,7 +147,7 @@ def _folders_in(folder: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
+        raise _not_listed(folder, error) from None
 
 
 def _names_in(folder: str) -> list[str]:
@@ -181,4 +156,8 @@ def _names_in(folder: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
+        raise _not_listed(folder, error) from None
+
+
+def _not_listed(folder: str, error: OSError) -> DataError:
+    return DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions")

@@ -1,33 +1,34 @@
-"""The identity of sites: what every part of a catalog shares with the table first read."""
+"""The origin of a catalog: what all its parts share with the table first read."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from rxrx_fast.catalog.table import NUMBERS, WELL_TYPES
+from rxrx_fast.catalog.table import NUMBERS
 from rxrx_fast.errors import UsageError
 
-__all__ = ["LEVELS", "Origin", "treatment_groups"]
+__all__ = ["LEVELS", "Origin", "plate_keys"]
 
-#: The groups of sites that have numbers of their own.
+#: Levels of groups of sites, from coarse to fine.
 LEVELS = ("global", "cell_type", "experiment", "plate", "site")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The table first read, as far as its parts need it: codes and numbers mean the same in all of them.
+    """What the parts of a catalog need of the table first read: codes and numbers mean the same in all of them.
 
     Attributes
     ----------
     sites : int
-        How many there were.
+        Number of its sites.
     plate_keys : (P,) int64
-        Sorted: the experiment's code times ``plate_base``, plus the plate's number.
+        Of its plates, sorted: the experiment's code * ``plate_base`` + the plate's number.
     plate_base : int
+        One more than the largest number of a plate.
     numbers : mapping of str to ndarray
         The distinct values of the columns that hold numbers.
     notes : tuple of str
@@ -42,23 +43,35 @@ class Origin:
 
     @classmethod
     def of(cls, table: pd.DataFrame, notes: Sequence[str]) -> Origin:
-        """That of a whole table."""
+        """Make the origin of a whole table."""
         base = int(table["plate"].max()) + 1
-        plate_keys = np.unique(_plate_keys(table, base))
-        return cls(len(table), plate_keys, base, {name: np.unique(table[name]) for name in NUMBERS}, tuple(notes))
+        plates = np.unique(plate_keys(table, base))
+        return cls(len(table), plates, base, {name: np.unique(table[name]) for name in NUMBERS}, tuple(notes))
 
     def known(self, table: pd.DataFrame, column: str) -> Sequence[object]:
-        """The values that a column of a part had in the table first read; of other columns, those of the part."""
+        """List the values that a part's column had in the table first read; for other columns, those of the part."""
         if column in self.numbers:
             return self.numbers[column].tolist()
         series = table[column]
         return list(series.cat.categories) if isinstance(series.dtype, pd.CategoricalDtype) else list(series.unique())
 
+    def matches(self, table: pd.DataFrame, conditions: Mapping[str, object]) -> np.ndarray:
+        """Tell which rows of a part fulfil all conditions, (N,) bool: see :meth:`rxrx_fast.Catalog.where`."""
+        keep = np.ones(len(table), dtype=bool)
+        for column, wanted in conditions.items():
+            if column not in table:
+                raise UsageError(f"no column {column!r}; choose from {', '.join(table.columns)}")
+            several = isinstance(wanted, Iterable) and not isinstance(wanted, (str, bytes))
+            values = [*wanted] if several else [wanted]  # type: ignore[misc] # mypy loses what isinstance told
+            self.refuse_unknown(table, column, values)
+            keep &= table[column].isin(values).to_numpy()
+        return keep
+
     def refuse_unknown(self, table: pd.DataFrame, column: str, values: Sequence[object]) -> None:
-        """UsageError if a part's column never had one of these values; the message lists those that it had."""
+        """Raise UsageError if a part's column never had one of these values; the message lists those it had."""
         known = self.known(table, column)
         lookup = set(known)
-        # True equals 1, but who asks for plate True has made a mistake.
+        # True equals 1 in Python, but plate=True is a mistake.
         flags = pd.api.types.is_bool_dtype(table[column].dtype)
         for value in values:
             mistaken = isinstance(value, (bool, np.bool_)) and not flags
@@ -68,7 +81,7 @@ class Origin:
                 raise UsageError(f"no {column} {value!r}; choose from {choices or 'nothing: it is empty'}{more}")
 
     def group_keys(self, table: pd.DataFrame, level: str) -> tuple[np.ndarray, list[str]]:
-        """See :meth:`rxrx_fast.Catalog.group_keys`."""
+        """Return each site's group as a number: see :meth:`rxrx_fast.Catalog.group_keys`."""
         if level == "global":
             return np.zeros(len(table), dtype=np.int64), ["all"]
         if level in ("cell_type", "experiment"):
@@ -76,7 +89,7 @@ class Origin:
         if level == "plate":
             experiments, base = table["experiment"].cat.categories, self.plate_base
             names = [f"{experiments[key // base]}/{key % base}" for key in self.plate_keys.tolist()]
-            return np.searchsorted(self.plate_keys, _plate_keys(table, base)).astype(np.int64), names
+            return np.searchsorted(self.plate_keys, plate_keys(table, base)).astype(np.int64), names
         if level == "site":
             codes = table.index.to_numpy(dtype=np.int64)
             names = [""] * self.sites
@@ -86,28 +99,6 @@ class Origin:
         raise UsageError(f"no level {level!r}; choose from {', '.join(LEVELS)}")
 
 
-def treatment_groups(table: pd.DataFrame) -> np.ndarray:
-    """Number the sets of treatments that plates share, (N,) int64 for each site; -1 where none is labelled.
-
-    Plates and treatments are the two sides of a graph. Every plate takes the smallest treatment it carries, every
-    treatment the smallest of its plates, until nothing changes; what is left is the smallest of each component.
-    """
-    _, plate = np.unique(_plate_keys(table, int(table["plate"].max()) + 1), return_inverse=True)
-    label = table["sirna_id"].to_numpy()
-    edge = (table["well_type"] == WELL_TYPES[0]).to_numpy() & (label >= 0)
-    plates, (known, treatments) = plate[edge], np.unique(label[edge], return_inverse=True)
-    smallest = np.arange(len(known))
-    none = np.iinfo(np.int64).max
-    of_plate = np.full(plate.max(initial=-1) + 1, none)
-    while True:
-        np.minimum.at(of_plate, plates, smallest[treatments])
-        before = smallest.copy()
-        np.minimum.at(smallest, treatments, of_plate[plates])
-        if np.array_equal(before, smallest):
-            break
-    found = np.unique(of_plate[of_plate != none])
-    return np.where(of_plate == none, -1, np.searchsorted(found, of_plate))[plate].astype(np.int64)
-
-
-def _plate_keys(table: pd.DataFrame, base: int) -> np.ndarray:
+def plate_keys(table: pd.DataFrame, base: int) -> np.ndarray:
+    """Return each site's plate as a number, (N,) int64: code of the experiment * ``base`` + number of the plate."""
     return table["experiment"].cat.codes.to_numpy(dtype=np.int64) * base + table["plate"].to_numpy()

@@ -1,4 +1,4 @@
-"""Which channels of each site are there, as bit masks: bit ``c - 1`` stands for channel ``c``."""
+"""The presence of each site's channels on the disk, as bit masks: bit ``c - 1`` stands for channel ``c``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["Presence"]
 
 
 class Presence:
-    """What a table's column ``present`` says of its sites.
+    """The column ``present`` of a table, and what follows from it.
 
     Parameters
     ----------
     table : pandas.DataFrame
     channels : int
-        Of a complete site.
+        Number of channels of a complete site.
     root : str
-        Where the images were looked for.
+        The folder that was listed, for messages.
     """
 
     def __init__(self, table: pd.DataFrame, channels: int, root: str) -> None:
@@ -30,20 +30,20 @@ class Presence:
 
     @property
     def listed(self) -> bool:
-        """Whether images were looked for, and some were found."""
+        """Whether folders of images were found and listed."""
         return not (self._masks < 0).any()
 
     def masks(self) -> np.ndarray:
-        """The bit mask of each site, int64; DataError if nothing is known of them."""
+        """Return the bit mask of each site, (N,) int64; DataError if no folder was listed."""
         if not self.listed:
             raise DataError(
                 f"no images were found under {self._root}: the catalog holds metadata only; put the images there, or "
-                f"read it again with list_images=True"
+                "read it again with list_images=True"
             )
         return self._masks
 
     def mask(self, channels: Sequence[int] | None = None) -> int:
-        """The bits of these 1-based channels, or of all; UsageError if a channel does not exist."""
+        """Return the bits of these 1-based channels, or of all; UsageError if a channel does not exist."""
         if channels is None:
             return (1 << self._channels) - 1
         whole = all(isinstance(c, (int, np.integer)) and not isinstance(c, bool) for c in channels)
@@ -52,13 +52,13 @@ class Presence:
         return sum({1 << (int(channel) - 1) for channel in channels})
 
     def counts(self) -> tuple[int, int, int]:
-        """Sites absent, incomplete and complete."""
+        """Count the sites that are absent, incomplete and complete."""
         masks = self.masks()
         absent, complete = int((masks == 0).sum()), int((masks == self.mask()).sum())
         return absent, len(masks) - absent - complete, complete
 
     def incomplete(self) -> pd.DataFrame:
-        """See :meth:`rxrx_fast.Catalog.faults`."""
+        """List the incomplete sites: see :meth:`rxrx_fast.Catalog.faults`."""
         masks = self.masks()
         found = self._table.loc[(masks > 0) & (masks != self.mask()), ["site_id", "present"]].copy()
         texts = {mask: ",".join(map(str, self._missing(mask))) for mask in found["present"].unique().tolist()}

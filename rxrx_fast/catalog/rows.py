@@ -1,4 +1,4 @@
-"""Rows of CSV files that know where they came from, so that an error names the file and the line."""
+"""Rows of CSV files that know where they came from, so that errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from rxrx_fast.errors import DataError
 
 __all__ = ["INTEGER", "Rows", "join", "path_fault", "read_csv"]
 
-INTEGER = re.compile(r"[0-9]{1,9}(\.0+)?")  # "1.0" is what a spreadsheet or a column with gaps makes of 1
+INTEGER = re.compile(r"[0-9]{1,9}(\.0+)?")  # spreadsheets, and pandas in a column with gaps, write 1 as "1.0"
 _UNSAFE = re.compile(r"[/\\\x00]|\.\.|^\.$|^[A-Za-z]:")
 
 
 @dataclass
 class Rows:
-    """Rows of one or several CSV files (or of a frame), each of which knows where it came from.
+    """Rows of one or several CSV files, or of a frame, each with the place it came from.
 
     Attributes
     ----------
     frame : pandas.DataFrame
-        The rows; from a CSV file, strings throughout and ``""`` where nothing was given.
+        The rows. From a CSV file: strings, ``""`` where nothing was given.
     files : list of str
         The files' names.
     file, line : ndarray of int64, shape (len(frame),)
         Each row's file, as a position in ``files``, and its line there; the header is line 1.
     unit : str
-        What ``line`` counts.
+        What ``line`` counts, for messages.
     """
 
     frame: pd.DataFrame
@@ -43,18 +43,22 @@ class Rows:
     unit: str = "line"
 
     def place(self, row: int) -> str:
-        """Where a row came from, as a user finds it: ``train.csv line 7``."""
+        """Name the place a row came from: ``train.csv line 7``."""
         return f"{self.files[self.file[row]]} {self.unit} {self.line[row]}"
 
     def take(self, positions: np.ndarray) -> Rows:
-        """The rows at these positions."""
+        """Select the rows at these positions."""
         frame = self.frame.take(positions).reset_index(drop=True)
         return Rows(frame, self.files, self.file[positions], self.line[positions], self.unit)
 
     def refuse(self, column: str, why: Callable[[object], str | None]) -> None:
-        """Raise for the first row whose value in ``column`` has a fault.
+        """Raise DataError for the first row whose value in ``column`` has a fault.
 
-        ``why`` returns what is wrong with a value and what to do, or None; it sees each distinct value once.
+        Parameters
+        ----------
+        column : str
+        why : callable
+            Returns what is wrong with a value and what to do, or None. It sees each distinct value once.
         """
         codes, values = pd.factorize(self.frame[column], use_na_sentinel=False)
         reasons = [why(value) for value in values]
@@ -64,7 +68,7 @@ class Rows:
             raise DataError(f"{self.place(row)}: {column} {values[codes[row]]!r} {reasons[codes[row]]}")
 
     def integers(self, column: str, blank: int | None = None) -> np.ndarray:
-        """A column as int64; ``blank`` stands for an empty value, which is refused where ``blank`` is None."""
+        """Return a column as int64; ``blank`` replaces empty values, which are refused if it is None."""
         series = self.frame[column]
         if pd.api.types.is_integer_dtype(series.dtype) and not series.hasnans:
             return series.to_numpy(dtype=np.int64)
@@ -88,10 +92,25 @@ def read_csv(
     check: bool = True,
     may_be_empty: bool = False,
 ) -> Rows:
-    """The columns ``need``, and those of ``optional`` that exist, of one CSV file, as strings.
+    """Read columns of a CSV file as strings.
 
-    ``check=False`` leaves the other columns unread: quicker for a wide file, but pandas then no longer sees a row with
-    too many values.
+    Parameters
+    ----------
+    root, name : str
+        Folder and file.
+    need : sequence of str
+        Columns that must exist.
+    optional : sequence of str
+        Columns that are read where they exist.
+    check : bool
+        Whether to parse all columns. False is faster for a wide file, but accepts rows with too many values.
+    may_be_empty : bool
+        Whether the file may have no rows.
+
+    Raises
+    ------
+    DataError
+        The file can't be read, is no CSV file, or lacks a column or rows.
     """
     path = os.path.join(root, name)
     try:
@@ -99,7 +118,7 @@ def read_csv(
             data = file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    # pandas ends a value at a NUL without a word, so it has to be found in the bytes.
+    # pandas silently ends a value at a NUL, so look for it in the bytes.
     nul = data.find(b"\0")
     if nul >= 0:
         line = data.count(b"\n", 0, nul) + 1
@@ -111,7 +130,7 @@ def read_csv(
             raise DataError(
                 f"{path}: column {', '.join(missing)} is missing; it has {', '.join(header[:20])}; restore the file"
             )
-        with warnings.catch_warnings():  # a row with too many values is only a warning to pandas
+        with warnings.catch_warnings():  # pandas only warns of a row with too many values
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
                 io.BytesIO(data), dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
@@ -123,25 +142,25 @@ def read_csv(
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a CSV file ({reason}); restore the file") from None
     frame = frame.fillna("")
-    line = np.arange(2, len(frame) + 2, dtype=np.int64)
-    filled = (frame != "").any(axis=1).to_numpy()  # a blank line is no row, but it counts as a line
+    lines = np.arange(2, len(frame) + 2, dtype=np.int64)
+    filled = (frame != "").any(axis=1).to_numpy()  # blank lines are no rows, but count as lines
     if not filled.any() and not may_be_empty:
         raise DataError(f"{path}: a header without rows; restore the file")
     frame = frame[[column for column in header if column in need or column in optional]]
-    rows = Rows(frame, [path], np.zeros(len(frame), dtype=np.int64), line)
+    rows = Rows(frame, [path], np.zeros(len(frame), dtype=np.int64), lines)
     return rows if filled.all() else rows.take(np.flatnonzero(filled))
 
 
 def join(parts: Sequence[Rows]) -> Rows:
-    """The rows of several files, one after the other; a column that a file lacks is empty there."""
+    """Concatenate the rows of several files; a column that a file lacks is empty there."""
     frame = pd.concat([part.frame for part in parts], ignore_index=True).fillna("")
     files = [file for part in parts for file in part.files]
-    file = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts])
-    return Rows(frame, files, file, np.concatenate([part.line for part in parts]))
+    file_of = np.repeat(np.arange(len(parts)), [len(part.frame) for part in parts])
+    return Rows(frame, files, file_of, np.concatenate([part.line for part in parts]))
 
 
 def path_fault(value: object) -> str | None:
-    """What is wrong with a value as a part of a path, or None."""
+    """Say what is wrong with a value as a part of a path; None if nothing is."""
     text = str(value)
     if not text:
         return "is empty, but the path of an image needs it; fill it in"

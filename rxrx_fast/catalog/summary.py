@@ -1,16 +1,21 @@
-"""What a catalog holds and what it lacks, for people."""
+"""The summary of a catalog: what it holds and what it lacks, as text."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rxrx_fast.catalog.presence import Presence
 
+if TYPE_CHECKING:
+    from rxrx_fast.catalog.catalog import Catalog
+
 __all__ = ["summary"]
 
 
-def summary(catalog, presence: Presence, notes: tuple[str, ...]) -> str:
-    """Several lines of text: sites, splits and images, then what should be known of the files."""
+def summary(catalog: Catalog, presence: Presence, notes: tuple[str, ...]) -> str:
+    """Describe sites, splits and images, then notes on the files, in several lines of text."""
     table = catalog.table
     plates = np.unique(catalog.plate_keys()[0])
     lines = [

@@ -1,7 +1,7 @@
-"""The canonical table of sites, and what the labels of RxRx1 mean.
+"""The canonical table of sites, and the labels of RxRx1.
 
 Labels follow one rule in all layouts: 0 to 1107 are treatments, 1108 to 1137 positive controls, 1138 is the untreated
-negative control, and -1 means that the label is not known.
+negative control, and -1 stands for an unknown label.
 """
 
 from __future__ import annotations
@@ -12,16 +12,25 @@ import numpy as np
 import pandas as pd
 
 from rxrx_fast.catalog.rows import Rows, path_fault
-from rxrx_fast.errors import DataError
+from rxrx_fast.errors import DataError, UsageError
 
-__all__ = ["COLUMNS", "NUMBERS", "UNTREATED", "WELL_TYPES", "canonical_table", "well_ids"]
+__all__ = [
+    "COLUMNS",
+    "NUMBERS",
+    "UNTREATED",
+    "WELL_TYPES",
+    "canonical_table",
+    "label_names",
+    "row_positions",
+    "well_ids",
+]
 
-#: In their order; what each holds, :class:`rxrx_fast.Catalog` says.
+#: In their order; :class:`rxrx_fast.Catalog` documents them.
 COLUMNS = (
     "site_id", "well_id", "cell_type", "split", "experiment", "plate", "well", "site", "well_type", "sirna",
     "sirna_id", "group", "present",
 )  # fmt: skip
-#: Those whose values can be asked for and are whole numbers.
+#: Columns of whole numbers that :meth:`rxrx_fast.Catalog.where` can select by.
 NUMBERS = ("plate", "site", "sirna_id", "group")
 
 WELL_TYPES = ("treatment", "positive_control", "negative_control")
@@ -32,25 +41,30 @@ UNTREATED = 1138  # the last label; those between are positive controls
 def canonical_table(
     rows: Rows, splits: Sequence[str], path_columns: Sequence[str] = (), rxrx1: bool = True
 ) -> pd.DataFrame:
-    """The table of sites, but for its columns ``group`` and ``present``, which need more than one row to be known.
+    """Make the table of sites, without its columns ``group`` and ``present``: those need the whole table and the disk.
 
     Parameters
     ----------
     rows : Rows
         Columns ``experiment``, ``plate``, ``well``, ``site``, ``split``, ``cell_type``, ``well_type``, ``sirna`` and
-        ``sirna_id``; ``well_type`` may be missing or empty, then the label tells; ``site_id`` may be given.
+        ``sirna_id``; ``site_id`` is optional. ``well_type`` may be missing or empty; it then follows from the label.
     splits : sequence of str
         Splits in the order of their codes; others follow in alphabetical order.
     path_columns : sequence of str
         Further columns that become part of a path.
     rxrx1 : bool
-        Whether labels and well types are those of RxRx1. Another screen may have other ones.
+        Whether labels and well types are those of RxRx1, and are checked.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the index ``site_index``.
 
     Raises
     ------
     DataError
-        A value that would leave the root, that is no number where one belongs, or that contradicts another; a site
-        given twice. The message names the file and the line.
+        A value would leave the root, is not a number where one belongs, or contradicts another; or a site is given
+        twice. The message names the file and the line.
     """
     for column in dict.fromkeys(("experiment", "plate", "well", "site", *path_columns)):
         rows.refuse(column, path_fault)
@@ -59,7 +73,7 @@ def canonical_table(
     if rxrx1:
         well_types = _check_labels(rows, labels)
     else:
-        well_types = frame["well_type"].mask(frame["well_type"] == "", WELL_TYPES[0])
+        well_types = frame["well_type"].mask(frame["well_type"] == "", WELL_TYPES[0]).to_numpy()
     table = pd.DataFrame({"plate": rows.integers("plate"), "site": rows.integers("site")})
     table["experiment"], table["well"] = frame["experiment"], frame["well"]
     well_id = well_ids(table)
@@ -95,37 +109,52 @@ def canonical_table(
 
 
 def _check_labels(rows: Rows, labels: np.ndarray) -> np.ndarray:
-    """The well type of each row; it and the label must tell the same."""
+    """Return the well type of each row; DataError if it contradicts the label."""
     if labels.max(initial=-1) > UNTREATED:
         row = int((labels > UNTREATED).argmax())
         raise DataError(f"{rows.place(row)}: siRNA {labels[row]} is above {UNTREATED}, the last one; correct the row")
-    told = np.select([labels < N_TREATMENTS, labels < UNTREATED], [0, 1], 2)
+    expected = np.select([labels < N_TREATMENTS, labels < UNTREATED], [0, 1], 2)
     names = np.array(WELL_TYPES, dtype=object)
     if "well_type" not in rows.frame:
-        return names[told]
+        return names[expected]
     known = {name: code for code, name in enumerate(WELL_TYPES)} | {"": -1}
     choices = f"is none of {', '.join(WELL_TYPES)}; correct the row"
     rows.refuse("well_type", lambda value: None if value in known else choices)
     given = rows.frame["well_type"].map(known).to_numpy(dtype=np.int64)
-    wrong = (given >= 0) & (given != told) & (labels >= 0)
+    wrong = (given >= 0) & (given != expected) & (labels >= 0)
     if wrong.any():
         row = int(wrong.argmax())
         raise DataError(
             f"{rows.place(row)}: well type {WELL_TYPES[given[row]]} contradicts siRNA {rows.frame['sirna'].iloc[row]} "
-            f"(label {labels[row]}), which is a {WELL_TYPES[told[row]]}; restore the file"
+            f"(label {labels[row]}), which is a {WELL_TYPES[expected[row]]}; restore the file"
         )
-    return names[np.where(given >= 0, given, told)]
+    return names[np.where(given >= 0, given, expected)]
 
 
 def well_ids(frame: pd.DataFrame) -> list[str]:
-    """``HEPG2-01_1_B03``: experiment, plate and well of each row."""
+    """Name each row's well, such as ``HEPG2-01_1_B03``: experiment, plate and well."""
     columns = (frame["experiment"].tolist(), frame["plate"].tolist(), frame["well"].tolist())
     return [f"{experiment}_{plate}_{well}" for experiment, plate, well in zip(*columns, strict=True)]
 
 
-def _category(values: Sequence[str], first: Sequence[str] = ()) -> pd.Categorical:
-    """A categorical whose codes do not depend on the order of the rows: ``first``, then the rest sorted."""
+def label_names(labels: pd.Series) -> pd.Series:
+    """Name siRNAs that have no name but their label: the number, or ``""`` where it is unknown."""
+    return labels.astype(str).where(labels >= 0, "")
+
+
+def row_positions(rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Check positions in a table, and return them as (n,) int64; UsageError for a mask or anything else."""
+    positions = np.asarray(rows)
+    if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+        raise UsageError(f"give positions as one list of whole numbers, not {positions.dtype} {positions.shape}")
+    return positions.astype(np.int64, copy=False)
+
+
+def _category(values: pd.Series | np.ndarray, first: Sequence[str] = ()) -> pd.Categorical:
+    """Make a categorical whose codes don't depend on the order of the rows: ``first``, then the rest sorted."""
     codes, found = pd.factorize(np.asarray(values, dtype=object))
     names = [*first, *sorted(set(found) - set(first))]
     position = {name: code for code, name in enumerate(names)}
-    return pd.Categorical.from_codes(np.array([position[name] for name in found], dtype=np.int64)[codes], names)
+    return pd.Categorical.from_codes(
+        np.array([position[name] for name in found], dtype=np.int64)[codes], pd.Index(names)
+    )

@@ -12,7 +12,10 @@ from rxrx_fast.dataset import Dataset
 from rxrx_fast.loader import DataLoader
 from rxrx_fast.stats import FILE_NAME, PlateStats
 from rxrx_fast.synth import writer as synthetic
-from rxrx_fast.viz import show
+from rxrx_fast.viz.batch import draw_batch
+from rxrx_fast.viz.plates import draw_plates
+from rxrx_fast.viz.site import draw_site
+from rxrx_fast.viz.statistics_table import statistics_table
 
 __all__ = ["run"]
 
@@ -55,7 +58,7 @@ def run(out, *, threads: int | None = None, quiet: bool = False) -> list[Path]:
 
     step(3, "fit the statistics of each plate")
     stats = PlateStats.fit(catalog, path=Path(root) / FILE_NAME, num_threads=threads, quiet=quiet)
-    print(show.statistics_table(stats, "plate"))
+    print(statistics_table(stats, "plate"))
 
     step(4, f"stream {_EPOCHS} epochs, plate-normalised, jittered, flipped and turned")
     dataset = Dataset(catalog, normalize="plate", stats=stats, augment=_POLICY)
@@ -77,9 +80,9 @@ def run(out, *, threads: int | None = None, quiet: bool = False) -> list[Path]:
     step(6, "draw pictures")
     titles = catalog.table["site_id"][meta["site_index"][:_SHOWN].numpy()].tolist()
     written = [
-        show.draw_site(catalog, out / "site.png"),
-        show.draw_plates(catalog, out / "plates.png", stats=stats),
-        show.draw_batch(images[:_SHOWN].cpu(), out / "batch.png", titles=titles),
+        draw_site(catalog, out / "site.png"),
+        draw_plates(catalog, out / "plates.png", stats=stats),
+        draw_batch(images[:_SHOWN].cpu(), out / "batch.png", titles=titles),
         bench.draw(result, out / "race.png"),
         bench.write_json(result, out / "race.json"),
     ]

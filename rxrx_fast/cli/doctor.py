@@ -112,8 +112,11 @@ def _dali() -> list[dict]:
     try:
         dali = import_module("nvidia.dali")
     except Exception as error:
-        mend = "pip install 'rxrx-fast[cpu]', or [cuda13] or [cuda12] for a GPU"
-        return [_part("DALI", f"can't be imported ({error}); {mend}", _FAULT)]
+        found = (
+            f"DALI is not installed: a plain queue carries batches on the CPU; a GPU needs it ({error}); "
+            "pip install 'rxrx-fast[cpu]', or [cuda13] or [cuda12] for a GPU"
+        )
+        return [_part("DALI", found, _NOTE)]
     return [_part("DALI", builds[0] if builds else f"{dali.__version__}, of an unknown build")]
 
 
@@ -171,7 +174,7 @@ _BATCH = 64
 
 
 def _decoding(threads: str, on_gpu: bool) -> tuple[str, str]:
-    """Which decoder RxRx1's files get: the pipeline's own rules are FileStore.decodes and decode_choice."""
+    """Which decoder RxRx1's files get: the pipeline's own rules are Store.decoders and decode.choice."""
     try:
         own = import_module("rxrx_kernels.deflate.libdeflate").available()
     except Exception:
@@ -183,8 +186,15 @@ def _decoding(threads: str, on_gpu: bool) -> tuple[str, str]:
             return f"rxrx_kernels on the {threads}", f"the GPU could not be measured ({type(error).__name__}: {error})"
         return f"rxrx_kernels on the {'GPU' if choice.path == 'gpu' else threads}", choice.why
     if own:
-        why = "its kernels take 8-bit gray PNG, as RxRx1 is; DALI carries the pixels on, and decodes other files"
+        carrier = (
+            "DALI carries the pixels on, and decodes other files"
+            if not any(part["state"] == _NOTE for part in _dali())
+            else "a plain queue carries the pixels on, and the host decodes other files too"
+        )
+        why = f"its kernels take 8-bit gray PNG, as RxRx1 is; {carrier}"
         return f"rxrx_kernels on the {threads}", why
+    if any(part["state"] == _NOTE for part in _dali()):
+        return f"Pillow on the {threads}", "libdeflate is missing (pip install deflate), and so is DALI"
     why = "libdeflate is missing (pip install deflate), and DALI decodes PNG on the CPU, also with a GPU"
     return f"DALI on the {threads}", why
 

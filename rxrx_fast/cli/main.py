@@ -108,7 +108,7 @@ def _stats(options) -> int:
 
     from rxrx_fast.catalog import Catalog
     from rxrx_fast.stats import PlateStats, default_path
-    from rxrx_fast.viz.show import statistics_table
+    from rxrx_fast.viz.statistics_table import statistics_table
 
     catalog = Catalog.read(options.root, progress=not options.quiet)
     print(catalog.summary())
@@ -153,17 +153,19 @@ def _bench(options) -> None:
 
 def _show(options) -> None:
     from rxrx_fast.catalog import Catalog
-    from rxrx_fast.viz import show
+    from rxrx_fast.viz.augmented import draw_augmented
+    from rxrx_fast.viz.plates import draw_plates
+    from rxrx_fast.viz.site import draw_site
 
     if options.plates and options.site:
         raise UsageError("--plates chooses its sites itself: leave --site out")
     catalog = Catalog.read(options.root, progress=not options.quiet)
     if options.plates:
-        path = show.draw_plates(catalog, options.output, quiet=options.quiet)
+        path = draw_plates(catalog, options.output, quiet=options.quiet)
     elif options.augment:
-        path = show.draw_augmented(catalog, options.output, options.augment, site_id=options.site, seed=options.seed)
+        path = draw_augmented(catalog, options.output, options.augment, site_id=options.site, seed=options.seed)
     else:
-        path = show.draw_site(catalog, options.output, site_id=options.site)
+        path = draw_site(catalog, options.output, site_id=options.site)
     print(f"drew {path}")
 
 

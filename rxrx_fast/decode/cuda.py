@@ -1,267 +1,117 @@
-"""PNG files decoded on a GPU: compressed bytes cross the bus, and no pixel is touched by the host.
-
-A batch goes three steps::
-
-    files of B sites --pack (host, pool)--> one page-locked buffer --DALI--> the same in GPU memory
-    --launch (a side stream)--> inflate, Adler-32, filters --> (B, C, H, W) uint8 and a status a channel
-    --settle (host)--> the positions of channels that were refused, once the GPU is done with them
-
-What a host can check cheaply is checked while packing (chunks, CRC-32, header), the rest on the GPU. A channel that is
-refused at either end spoils nothing else: the pipeline decodes its site again on the host, which finds the reason's
-words, or the picture, where the file is whole and only unusual.
-
-A stream is inflated serially, so a batch takes milliseconds however small it is, and a small one leaves most of the
-card idle. So several batches are decoded at once, each on a side stream, as many as fill the card (:attr:`depth`).
-
-**Which inflate.** ``rxrx_kernels.cuda.deflate`` by default: it is safe with any input. nvCOMP's decoder (environment
-variable ``RXRX_FAST_INFLATE=nvcomp``) leaves damaged streams undefined, and a right CRC-32 does not prove a valid
-stream: it is for files that were decoded once before, such as by ``rxrx-fast stats``.
-"""
+"""CudaDecoder: 8-bit PNG files cross the bus compressed, and the GPU decodes them behind the spine."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from rxrx_kernels.png import gather as png_gather
-from rxrx_kernels.png import status as png_status
 
-from rxrx_fast.errors import UsageError
-from rxrx_fast.runtime.buffers import Buffers
+from rxrx_fast.decode.base import Batch, Carried, Decoded, Decoder, Settle, Setup
+from rxrx_fast.decode.cuda_png import Launch, Packed, PngLauncher
+from rxrx_fast.errors import SiteError
+from rxrx_fast.runtime.gpu_memory import explained
+from rxrx_fast.stores.base import EncodedStore
 
-__all__ = ["GpuDecoder", "Launch", "Packed", "inflater"]
+__all__ = ["CudaDecoder"]
 
-# Buffers grow in such steps, so that batches of nearly one size use the same memory again.
-_GRANULE = 1 << 22
-# Deflate streams that fill a large card (see rxrx_kernels.cuda.deflate), and batches in flight at most.
-_FULL, _DEEPEST = 1600, 6
-# Bytes that a GPU's memory is written by.
-_SECTOR = 32
-# A whole deflate stream of no bytes: what nvCOMP gets in the place of a stream that was refused on the host.
-_NOTHING = np.array([3, 0], np.uint8)
+# Each site's encoded files while they are read; packed once they are all there.
+Content = list[list[np.ndarray]] | Packed
 
 
-class Packed(NamedTuple):
-    """A batch on the host: the ``buffer`` (L,) uint8, and N = B * C streams in it as
-    :class:`rxrx_kernels.png.gather.Gathered` describes them.
-    """
-
-    buffer: np.ndarray
-    streams: png_gather.Gathered
+class _Launched(NamedTuple):
+    batch: Batch[Content]
+    carried: Carried
+    launch: Launch
 
 
-class Launch(NamedTuple):
-    """A batch whose decoding is queued: the ``stack`` (B, C, H, W) uint8 torch.Tensor; its ``status`` (N,) int32 on the
-    host, which is valid once ``done``, a CUDA event, has come; ``keep`` is memory that the GPU reads until then.
-    """
+class CudaDecoder(Decoder[Content]):
+    """Decodes grayscale 8-bit PNG files on a GPU; see :mod:`rxrx_fast.decode.cuda_png`.
 
-    stack: torch.Tensor
-    status: torch.Tensor
-    done: torch.cuda.Event
-    keep: object
-
-
-def inflater() -> str:
-    """ "own" or "nvcomp": which inflate the environment asks for.
-
-    Raises
-    ------
-    UsageError
-        If ``RXRX_FAST_INFLATE`` is something else, or nvCOMP is missing.
-    """
-    from rxrx_kernels.cuda import nvcomp
-
-    wanted = os.environ.get("RXRX_FAST_INFLATE", "own")
-    if wanted not in ("own", "nvcomp"):
-        raise UsageError(f"RXRX_FAST_INFLATE={wanted!r}: must be 'own' or 'nvcomp'")
-    if wanted == "nvcomp" and not nvcomp.available():
-        raise UsageError("RXRX_FAST_INFLATE='nvcomp', but nvCOMP 5 is not installed: install rxrx-fast[cuda13]")
-    return wanted
-
-
-class GpuDecoder:
-    """Decodes batches of grayscale 8-bit PNG files of one size on one GPU.
+    The GPU decodes several batches while the host waits for the first of them. Sites that it refuses are decoded, or
+    replaced, by the host.
 
     Parameters
     ----------
-    device : int
-    stream : int
-        Pointer of the CUDA stream that data come on, and that stacks are for.
-    image_size : (int, int)
-        Height and width in pixels.
-    channels : int
-        Files a site.
-    buffers : Buffers
-        Page-locked memory for compressed batches.
-    batch : int
-        The largest B.
-    inflate : {"own", "nvcomp"}, optional
-        By default :func:`inflater`'s.
-
-    Attributes
-    ----------
-    depth : int
-        Batches to have launched before the first of them is settled, so that the card is full.
+    setup : Setup
+        The store must be an EncodedStore.
     """
 
-    def __init__(
-        self,
-        device: int,
-        stream: int,
-        image_size: tuple[int, int],
-        channels: int,
-        buffers: Buffers,
-        *,
-        batch: int,
-        inflate: str | None = None,
-    ):
-        from numba import cuda
-        from rxrx_kernels.cuda import deflate as cuda_inflate
-        from rxrx_kernels.cuda import png as cuda_png
+    samples, ndim, dtype = 1, 1, np.dtype(np.uint8)
+    _store: EncodedStore
 
-        # A small batch has fewer streams than the card has places: so it is, and no news to who asked for it.
-        warnings.filterwarnings("ignore", message="Grid size .* under-utilization")
+    def __init__(self, setup: Setup):
+        super().__init__(setup)
+        device_id, stream = setup.target
+        self._launcher = PngLauncher(
+            device_id or 0,
+            stream or 0,
+            self._store.image_size,
+            len(self._store.channels),
+            setup.buffers,
+            batch=setup.batch_size,
+        )
+        self._launched: deque[_Launched] = deque()
 
-        self._cuda, self._inflate, self._png = cuda, cuda_inflate, cuda_png
-        self._device = torch.device("cuda", device)
-        self._stream = torch.cuda.ExternalStream(stream, device=self._device)
-        self._size, self._channels, self._buffers = image_size, channels, buffers
-        self._kind = inflater() if inflate is None else inflate
-        self.depth = min(_DEEPEST, 1 - -_FULL // (batch * channels))
-        with torch.cuda.device(self._device):
-            self._sides = itertools.cycle([torch.cuda.Stream() for _ in range(self.depth)])
+    def _place(self, count: int) -> Content:
+        return [[] for _ in range(count)]
 
-    def pack(self, sites: list[list[np.ndarray]], pool: ThreadPoolExecutor) -> Packed:
-        """Check and gather the files of B sites, in the pool's threads."""
-        return pack(sites, self._size, self._buffers, pool)
-
-    def launch(self, data: torch.Tensor, packed: Packed) -> Launch:
-        """Queue the decoding of a batch; returns at once.
-
-        Parameters
-        ----------
-        data : (L,) uint8 torch.Tensor
-            The packed buffer in GPU memory, ready on the decoder's stream. The launch keeps it.
-        packed : Packed
-        """
-        height, width = self._size
-        streams = packed.streams
-        count, room = len(streams.starts), height * (1 + width)
-        side = next(self._sides)
-        side.wait_stream(self._stream)
-        with torch.cuda.device(self._device), torch.cuda.stream(side), self._cuda.gpus[self._device.index]:
-            queue = self._cuda.external_stream(side.cuda_stream)
-            table, host_table = self._upload(streams)
-            starts, sizes = table[: 16 * count].view(torch.int64).view(2, count)
-            adlers, refused = table[16 * count :].view(torch.int32).view(2, count)
-            # Every stream at a multiple of what a store writes at once.
-            pitch = -(-room // _SECTOR) * _SECTOR
-            filtered = torch.empty((count, pitch), dtype=torch.uint8, device=self._device)
-            decoded = torch.empty(count, dtype=torch.int64, device=self._device)
-            stack = torch.empty((count // self._channels, self._channels, height, width), dtype=torch.uint8,
-                                device=self._device)  # fmt: skip
-            if self._kind == "nvcomp":
-                status = self._by_nvcomp(side, data, starts, sizes, room, filtered, decoded, refused)
+    def reread(self, positions: Sequence[int], content: Content, samples: Sequence[int]) -> list[SiteError | None]:
+        """Read the sites' files, unchecked: packing checks them."""
+        assert isinstance(content, list)
+        faults: list[SiteError | None] = []
+        for i, found in zip(samples, self._meter.timed("read", self._store.read, positions, False)):
+            if isinstance(found, SiteError):
+                faults.append(found)
             else:
-                status = refused
-                words = _Unsigned(data, len(data) // 4)
-                self._inflate.inflate_batch(words, starts, sizes, room, filtered, decoded, status, queue)
-            self._png.check_adler_batch(filtered, room, _Unsigned(adlers, count), status, queue)
-            self._png.unfilter_batch(filtered, stack, status, queue)
-            told = torch.empty(count, dtype=torch.int32, pin_memory=True)
-            told.copy_(status, non_blocking=True)
-            done = torch.cuda.Event()
-            done.record(side)
-        # Made on a side stream and read on the decoder's: so it is not used again before that one is through with it.
-        stack.record_stream(self._stream)
-        return Launch(stack, told, done, (data, packed, host_table))
+                content[i] = found
+                faults.append(None)
+        return faults
 
-    def _upload(self, streams: png_gather.Gathered) -> tuple[torch.Tensor, torch.Tensor]:
-        """Starts, sizes, sums and statuses in one copy: four would take as long as a kernel."""
-        parts = (streams.starts, streams.sizes, streams.adlers, streams.status.astype(np.int32))
-        whole = np.concatenate([part.view(np.uint8) for part in parts])
-        pinned = torch.empty(whole.size, dtype=torch.uint8, pin_memory=True)
-        pinned.numpy()[:] = whole
-        return pinned.to(self._device, non_blocking=True), pinned
+    def gather(self, content: Content, kept: list[int]) -> Content:
+        """Pack the files of these samples into one buffer."""
+        assert isinstance(content, list)
+        return self._meter.timed("decode", self._launcher.pack, [content[i] for i in kept], self._pool)
 
-    def _by_nvcomp(self, side, data, starts, sizes, room, filtered, decoded, refused) -> torch.Tensor:
-        from rxrx_kernels.cuda import nvcomp
+    def payload(self, batch: Batch[Content]) -> list[np.ndarray]:
+        """Give the packed buffer."""
+        assert isinstance(batch.content, Packed)
+        return [batch.content.buffer]
 
-        count = len(starts)
-        good = refused == png_status.OK
-        nothing = len(data) - png_gather.ALIGNMENT
-        sources = torch.where(good, starts, nothing) + data.data_ptr()
-        packed = torch.where(good, sizes, len(_NOTHING))
-        rooms = torch.full_like(starts, room)
-        targets = torch.arange(count, device=self._device) * filtered.shape[1] + filtered.data_ptr()
-        size = nvcomp.temporary_bytes(count, room, count * room)
-        temporary = torch.empty(size, dtype=torch.uint8, device=self._device) if size else None
-        status = torch.empty(count, dtype=torch.int32, device=self._device)
-        nvcomp.inflate_batch(sources, packed, rooms, targets, decoded, status, temporary, side.cuda_stream)
-        whole = (status == 0) & (decoded == room)
-        return torch.where(good & ~whole, png_status.STREAM, refused).to(torch.int32)
+    def finish(self, batch: Batch[Content], carried: Carried, settle: Settle) -> Iterator[Decoded]:
+        """Launch this batch, and settle the oldest once enough are launched to fill the card."""
+        assert isinstance(batch.content, Packed)
+        with explained(self._setup.target.device_id, self._setup.batch_size, "decoding"):
+            launch = self._launcher.launch(carried.array[0], batch.content)
+        self._launched.append(_Launched(batch, carried, launch))
+        if len(self._launched) >= self._launcher.depth:
+            yield from self._settle_oldest(settle)
 
-    def settle(self, launch: Launch) -> list[int]:
-        """Wait for a batch; returns the samples, 0 to B - 1, of which a channel was refused.
+    def flush(self, settle: Settle) -> Iterator[Decoded]:
+        """Settle all that are launched."""
+        while self._launched:
+            yield from self._settle_oldest(settle)
 
-        The stack is then whole, and work on the decoder's stream may read it.
-        """
-        launch.done.synchronize()
-        status = launch.status.numpy().reshape(-1, self._channels)
-        return np.flatnonzero(status.any(axis=1)).tolist()
+    def _settle_oldest(self, settle: Settle) -> Iterator[Decoded]:
+        batch, carried, launch = self._launched.popleft()
+        tried, left_out = list(batch.tried), []
+        for i in self._launcher.settle(launch):
+            stack = np.empty((1, len(self._store.channels), *self._store.image_size), np.uint8)
 
-    def keep(self, launch: Launch, samples: list[int]) -> torch.Tensor:
-        """The stack of these samples alone."""
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            return launch.stack[samples]
+            def decode(position: int, stack: np.ndarray = stack) -> SiteError | None:
+                return self._store.read_into([position], stack, self._meter)[0]
 
-    def mend(self, launch: Launch, sample: int, pixels: np.ndarray) -> None:
-        """Put a site that the host decoded, (C, H, W) uint8, into its place."""
-        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            # From pageable memory: the copy has left it when this returns.
-            launch.stack[sample].copy_(torch.from_numpy(pixels))
-
-
-def pack(
-    sites: list[list[np.ndarray]], image_size: tuple[int, int], buffers: Buffers, pool: ThreadPoolExecutor
-) -> Packed:
-    """Check the files of B sites and gather their streams in one buffer, a task a site.
-
-    Parameters
-    ----------
-    sites : list of B lists of C arrays
-        Encoded files, (size,) uint8 each.
-    image_size : (int, int)
-        What each must hold, in pixels.
-    buffers : Buffers
-    pool : ThreadPoolExecutor
-    """
-    rooms = [png_gather.room(files) for files in sites]
-    ends = np.cumsum(rooms).tolist()
-    # Behind the streams: one of no bytes.
-    size = -(-(ends[-1] + png_gather.ALIGNMENT) // _GRANULE) * _GRANULE
-    buffer = buffers.take((size,), np.uint8)
-    buffer[-png_gather.ALIGNMENT :][: len(_NOTHING)] = _NOTHING
-    tasks = [
-        pool.submit(png_gather.gather, files, buffer[end - room : end], *image_size)
-        for files, room, end in zip(sites, rooms, ends)
-    ]
-    found = [task.result() for task in tasks]
-    starts = [one.starts + end - room for one, room, end in zip(found, rooms, ends)]
-    others = (np.concatenate([one[i] for one in found]) for i in range(1, 4))
-    return Packed(buffer, png_gather.Gathered(np.concatenate(starts), *others))
-
-
-class _Unsigned:
-    """A tensor's memory as (count,) uint32, which not every torch can name to others."""
-
-    def __init__(self, tensor: torch.Tensor, count: int):
-        self.shape, self._owner = (count,), tensor
-        self.__cuda_array_interface__ = {
-            "shape": (count,), "typestr": "<u4", "data": (tensor.data_ptr(), False), "version": 2,
-        }  # fmt: skip
+            found = settle(tried[i], lambda i=i, decode=decode: decode(tried[i][-1]), decode)  # type: ignore[misc]
+            if found is None:
+                left_out.append(i)
+            else:
+                tried[i] = found
+                self._launcher.replace(launch, i, stack[0])
+        whole = launch.stack
+        if left_out:
+            kept = [i for i in range(len(tried)) if i not in left_out]
+            tried, whole = [tried[i] for i in kept], self._launcher.keep(launch, kept)
+        if tried:
+            positions = np.array([one[-1] for one in tried], np.int64)
+            yield Decoded(positions, whole, (carried.owner, batch.content, launch))

@@ -56,7 +56,8 @@ class Producer:
         if position is None:
             return None
         store = self._dataset.store
-        return f"site {store.site_id(position)} in {os.path.dirname(store.paths(position)[0])}"
+        (site_id,), (paths,) = store.site_ids([position]), store.paths([position])
+        return f"site {site_id} in {os.path.dirname(paths[0])}"
 
     def _batches(self) -> Iterator[np.ndarray]:
         for step in range(self._first_step, len(self._order)):

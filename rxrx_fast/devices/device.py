@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from rxrx_kernels.augment import mix
 from rxrx_kernels.augment.site import augment_site, plain
-from rxrx_kernels.augment.site16 import augment_site16
 from rxrx_kernels.augment.tables import stack_augmentations
 from rxrx_kernels.deflate import libdeflate as inflate
 from rxrx_kernels.histogram import uint8 as moments
 from rxrx_kernels.histogram.uint16 import BINS16, Histogram, histogram16
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 from rxrx_kernels.png import files as png
 
 from rxrx_fast.augment.views import RAW
@@ -54,13 +53,11 @@ def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
 
 
 def finish_site(stack, out, plan, b: int) -> None:
-    """Make sample ``b`` of a plan (:class:`rxrx_fast.augment.views.Plan`) of its decoded stack, on the CPU."""
-    if stack.dtype == np.uint16:
-        augment_site16(stack, out, plan.augmentations[b], plan.raw)
-    elif plan.codes[b] < 0:
-        augment_site(stack, out, plan.augmentations[b])
+    """Make sample ``b`` of its decoded stack on the CPU; ``plan`` is :class:`rxrx_fast.augment.views.KernelArguments`."""
+    if plan.codes[b] < 0:
+        augment_site(stack, out, plan.augmentations[b], plan.raw)
     else:
-        fuse_site(stack, out, int(plan.codes[b]), plan.center[b], plan.scale[b])
+        orient_site(stack, out, int(plan.codes[b]), plan.center[b], plan.scale[b])
 
 
 def count_site(stack: np.ndarray):
@@ -129,12 +126,10 @@ class CpuDevice:
             stack, row = np.zeros((2, 16, 16), pixels), np.ones(2, np.float32)
             out = Buffers(1).take((16, 16, 2), DTYPES[dtype][0])
             out = out.transpose(2, 0, 1) if channels_last else out.reshape(2, 16, 16)
-            if stack.dtype == np.uint16:
-                augment_site16(stack, out, plain(2, row, row), dtype in RAW)
-            elif augmented:
-                augment_site(stack, out, plain(2, row, row))
+            if augmented or stack.dtype == np.uint16:
+                augment_site(stack, out, plain(2, row, row), dtype in RAW)
             if stack.dtype != np.uint16 and out.dtype != np.uint16:
-                fuse_site(stack, out, 0, row, row)
+                orient_site(stack, out, 0, row, row)
             count_site(stack)
             if inflate.available():
                 png.decode_files([b"", b""], stack)
@@ -168,7 +163,7 @@ class CpuDevice:
             counts = stacked(list(self._pool.map(partial(timed, "finish", count_site), stack)))
         outputs, finished, tasks = [], [], []
         for view in views:
-            plan = view.plan(counts, dtype)
+            plan = view.kernel_arguments(counts, dtype)
             height, width = view.out_shape
             if self._channels_last:
                 array = self._buffers.take((batch, height, width, channels), kind)
@@ -272,7 +267,7 @@ class CudaDevice:
                     device=self._device,
                     memory_format=torch.channels_last if self._channels_last else torch.contiguous_format,
                 )
-                self._make(stack, out, view.plan(counts, dtype, together=True), stream, view.bits)
+                self._make(stack, out, view.kernel_arguments(counts, dtype, together=True), stream, view.bits)
                 for i, how in enumerate(mixed):
                     _mix_on_gpu(out[2 * i], out[2 * i + 1], how)
                 outputs.append(out)
@@ -306,7 +301,7 @@ class CudaDevice:
         out = self._array(out)
         if len(plan.codes) == 0 or plan.codes[0] >= 0:
             tables = (plan.codes.astype(np.uint8), plan.center, plan.scale)
-            self._kernels.fuse_batch(stack, out, *map(self._sent, tables), stream)
+            self._kernels.orient_batch(stack, out, *map(self._sent, tables), stream)
             return
         tables = stack_augmentations(plan.augmentations, tuple(stack.shape[1:]), tuple(out.shape[2:]), bits)
         work, scratch = tables.work(), None

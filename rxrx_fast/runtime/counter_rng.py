@@ -1,4 +1,4 @@
-"""Random numbers that are a pure function of a key: no state, any order, any thread, the same numbers.
+"""Counter-based random numbers: pure functions of integer keys, the same in any order and any thread.
 
 The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 OOPSLA 2014; constants of Stafford's variant 13), which maps the 64-bit integers onto themselves one to one. A key is
@@ -7,7 +7,10 @@ folded word by word, so (seed, epoch, site, view) and (epoch, seed, site, view) 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ["fold", "mix", "uniform"]
 
@@ -16,7 +19,7 @@ _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
 
-def mix(words):
+def mix(words: ArrayLike) -> np.ndarray:
     """Scramble uint64 words one to one."""
     with np.errstate(over="ignore"):
         z = np.asarray(words, np.uint64) + _GOLDEN
@@ -25,23 +28,23 @@ def mix(words):
     return z ^ (z >> np.uint64(31))
 
 
-def _word(value):
-    # Two's complement, so that a negative seed is a key like any other.
+def _word(value: ArrayLike) -> Any:
+    # Two's complement, so that negative seeds work.
     if isinstance(value, (int, np.integer)):
         return np.uint64(int(value) & 0xFFFFFFFFFFFFFFFF)
     return np.asarray(value).astype(np.int64).astype(np.uint64)
 
 
-def fold(*key):
+def fold(*key: ArrayLike) -> np.ndarray:
     """Fold integers (or integer arrays that broadcast) into one uint64 word each."""
-    state = np.uint64(0)
+    state: Any = np.uint64(0)
     for part in key:
         state = mix(state ^ mix(_word(part)))
     return state
 
 
-def uniform(*key) -> np.ndarray:
-    """Uniform float64 numbers in [0, 1) for a key of integers or of integer arrays that broadcast.
+def uniform(*key: ArrayLike) -> np.ndarray:
+    """Return uniform float64 numbers in [0, 1) for a key of integers or of integer arrays that broadcast.
 
     The 53 high bits of the folded key, so every value is a multiple of 2^-53.
     """

@@ -1,4 +1,4 @@
-"""An exhausted GPU, in words that say what to lower."""
+"""An exhausted GPU, as one line that says what to lower."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rxrx_fast.errors import UsageError
 
 __all__ = ["explained"]
 
-# How torch, DALI, Numba and the driver word it.
+# How torch, DALI, Numba and the driver say it.
 _SIGNS = ("out of memory", "out_of_memory", "bad_alloc", "cudaerrormemoryallocation", "can't allocate")
 
 
 @contextmanager
 def explained(device: int | None, batch_size: int, doing: str) -> Iterator[None]:
-    """Turn whatever the libraries raise for a lack of GPU memory into one line; other errors pass.
+    """Turn what the libraries raise for a lack of GPU memory into one line; let other errors pass.
 
     Parameters
     ----------
     device : int or None
-        None passes everything: on the CPU such an error means something else.
+        With None every error passes: on the CPU it means something else.
     batch_size : int
     doing : str
         As in "while decoding".
@@ -44,7 +44,7 @@ def explained(device: int | None, batch_size: int, doing: str) -> Iterator[None]
 
 
 def _state(device: int) -> str:
-    """How full the card is, if it still says so."""
+    """Say how full the card is, if the driver still answers."""
     try:
         free, total = torch.cuda.mem_get_info(device)
     except Exception:

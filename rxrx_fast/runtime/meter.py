@@ -5,25 +5,29 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 __all__ = ["Meter"]
 
-# Quantiles are of the last so many batches: a run of weeks must not grow, and its first hour says little of its last.
+T = TypeVar("T")
+
+# Quantiles are of the last 4,096 batches: memory must not grow with the run, and old batches say little.
 _REMEMBERED = 4096
 _QUANTILES = (50, 90, 99)
 
-# Below this share of waiting, the model is the limit.
+# Below this share of waiting, the model is the bottleneck.
 _IO_BOUND = 0.05
 
-#: Stages by what they are to a researcher, and what helps where one is the limit. Other stages speak for themselves.
+#: Groups of stages in plain words, and what helps if one is the bottleneck. Other stages go by their own names.
 _WORK = {
     "reading the files": (("read",), "use more {workers} or a faster disk"),
     "decoding": (("inflate", "unfilter", "decode"), "use more {workers} or a smaller size"),
     "the fused kernel": (("finish",), "use more {workers}, fewer views or dtype='float16'"),
 }
-# Not work: the wait for a free place in the queue.
+# Waiting for a free place in the queue, which is not work.
 _IDLE = "deliver"
 
 
@@ -55,15 +59,15 @@ class Meter:
         self._handed_over: float | None = None
         self._lock = threading.Lock()
 
-    # What happens ----------------------------------------------------------------------------------------------------
+    # Events ----------------------------------------------------------------------------------------------------------
 
     def add(self, name: str, seconds: float) -> None:
         """Count seconds of a stage, from any thread."""
         with self._lock:
             self.stages[name] += seconds
 
-    def timed(self, name: str, function, *arguments):
-        """Call a function and count its time."""
+    def timed(self, name: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function and count its time for a stage."""
         start = time.perf_counter()
         try:
             return function(*arguments)
@@ -71,11 +75,11 @@ class Meter:
             self.add(name, time.perf_counter() - start)
 
     def made(self, sites: int) -> None:
-        """A batch of so many sites is finished; the consumer may not have it yet."""
+        """Count a finished batch, which the consumer may not have yet."""
         self._made += sites
 
     def asked(self, depth: int) -> float:
-        """The consumer asks for a batch, and ``depth`` of them are ready; its work on the last one ends here."""
+        """Note that the consumer asks for a batch while ``depth`` are ready; return the time. Its work ends here."""
         now = time.perf_counter()
         self._depths.append(depth)
         if self._handed_over is not None:
@@ -83,7 +87,7 @@ class Meter:
         return now
 
     def delivered(self, asked: float, sites: int) -> None:
-        """A batch leaves for the consumer."""
+        """Note that the consumer gets a batch that it asked for at this time. Its work begins here."""
         first = self._handed_over is None
         self._handed_over = time.perf_counter()
         waited = self._handed_over - asked
@@ -95,10 +99,10 @@ class Meter:
             self.waited_for_first += waited
 
     def paused(self) -> None:
-        """The epoch is over: what the consumer does until the next one does not count."""
+        """Note that the epoch is over: what the consumer does until the next one does not count."""
         self._handed_over = None
 
-    # What it comes to ------------------------------------------------------------------------------------------------
+    # Figures ----------------------------------------------------------------------------------------------------------
 
     @property
     def waiting_share(self) -> float:
@@ -113,24 +117,24 @@ class Meter:
         return self.sites / total if total else 0.0
 
     def seconds(self) -> dict[str, float]:
-        """Seconds of each stage so far, a copy."""
+        """Return the seconds of each stage so far, as a copy."""
         with self._lock:
             return dict(self.stages)
 
     def rates(self) -> dict[str, float]:
-        """Sites a second that one thread gets through a stage."""
+        """Return the sites a second that one thread gets through each stage."""
         return {name: self._made / s for name, s in self.seconds().items() if name != _IDLE and s > 0}
 
     def depths(self) -> dict[str, int]:
-        """Quantiles of the batches that were ready when the consumer asked for one: p50, p90, p99 of the last 4,096."""
+        """Return quantiles (p50, p90, p99) of the batches that were ready when the consumer asked for one."""
         return {f"p{q}": int(np.percentile(self._depths, q, method="nearest")) for q in _QUANTILES if self._depths}
 
     def waits(self) -> dict[str, float]:
-        """Quantiles of the wait for one batch in seconds: p50, p90, p99 of the last 4,096."""
+        """Return quantiles (p50, p90, p99) of the wait for one batch, in seconds."""
         return {f"p{q}": float(np.percentile(self._waits, q)) for q in _QUANTILES if self._waits}
 
     def report(self) -> dict:
-        """All of it, by name; see :meth:`rxrx_fast.DataLoader.report`."""
+        """Return all figures by name; see :meth:`rxrx_fast.DataLoader.report`."""
         return {
             "sentence": self.sentence(),
             "sites": self.sites,
@@ -146,7 +150,7 @@ class Meter:
         }
 
     def scalars(self) -> dict[str, float]:
-        """All numbers in one flat dictionary, for a logger."""
+        """Return all numbers in one flat dictionary, for a logger."""
         flat = {"sites_per_s": self.rate, "waiting_share": self.waiting_share}
         flat |= {"sites": float(self.sites), "batches": float(self.batches)}
         flat |= {f"queue_depth_{name}": float(value) for name, value in self.depths().items()}
@@ -155,7 +159,7 @@ class Meter:
         return flat | {f"stage_{name}_sites_per_s": value for name, value in self.rates().items()}
 
     def limit(self) -> tuple[str, str] | None:
-        """What takes most of the threads' time, in words, and what helps; None before any work."""
+        """Return what takes most of the threads' time, in words, and what helps; None before any work."""
         seconds = self.seconds()
         seconds.pop(_IDLE, None)
         work = []
@@ -166,14 +170,14 @@ class Meter:
         return (words, advice.format(workers=self._workers)) if spent > 0 else None
 
     def sentence(self) -> str:
-        """The verdict in words."""
+        """Say in one sentence whether the model waits, what for, and what helps."""
         if not self.batches:
             return "No batch was delivered yet."
         share = self.waiting_share
         ran = f"{self.sites} sites in {self.waited + self.worked:.1f} s, {self.rate:.0f} sites/s"
         if share < _IO_BOUND:
             return f"Not IO-bound: the model waited {share:.0%} of the time ({ran})."
-        # Filling the pipeline at the start of an epoch says nothing of the pace after it.
+        # The pipeline is empty at the start of an epoch, which says nothing about the pace afterwards.
         first = min(self.waited_for_first, self.waited)
         if self.waited - first < _IO_BOUND * (self.waited - first + self.worked):
             return f"Not IO-bound: the model waited {share:.0%} of the time, for the first batch of an epoch ({ran})."

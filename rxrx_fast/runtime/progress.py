@@ -10,7 +10,7 @@ __all__ = ["bar"]
 
 
 def bar(total: int | None, desc: str, unit: str = "site", quiet: bool = False) -> tqdm:
-    """A progress bar on standard error; silent when ``quiet`` or when standard error is not a terminal.
+    """Make a progress bar on standard error; silent if ``quiet`` or if standard error is not a terminal.
 
     Use it as a context manager and call ``update(n)``.
     """

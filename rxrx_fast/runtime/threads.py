@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
+from typing import Any
 
 __all__ = ["Pool"]
 
@@ -13,8 +14,8 @@ __all__ = ["Pool"]
 class Pool(Executor):
     """As ``concurrent.futures.ThreadPoolExecutor``, with daemon threads.
 
-    The standard pool's threads are joined when the interpreter ends, whatever they are at: one that reads from a file
-    system that no longer answers would hold the process for ever.
+    The standard pool's threads are joined when the interpreter ends. One that reads from a file system that no longer
+    answers would keep the process from ending.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ class Pool(Executor):
         for thread in self._threads:
             thread.start()
 
-    def submit(self, function, /, *arguments, **named) -> Future:
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future:
         """Have ``function`` called by the next free thread."""
         if self._closed:
             raise RuntimeError("the pool is closed")
@@ -45,7 +46,7 @@ class Pool(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks; ``wait`` for those in work, and for those waiting unless they are cancelled."""
+        """Take no more tasks; with ``wait``, wait for those running, and for those queued unless they are cancelled."""
         self._closed = True
         if cancel_futures:
             try:
@@ -62,23 +63,28 @@ class Pool(Executor):
                 thread.join()
 
 
-def _work(tasks: SimpleQueue, initializer) -> None:
+def _work(tasks: SimpleQueue, initializer: Callable[[], object] | None) -> None:
     if initializer is not None:
         initializer()
-    # No task stays in a variable here while the thread waits for the next: it would keep a batch's memory in use.
+    # Keep no task in a variable while waiting for the next: it would keep a batch's memory in use.
     while _run(*tasks.get()):
         pass
 
 
-def _run(future: Future | None, function=None, arguments=(), named=None) -> bool:
-    if future is None:
+def _run(
+    future: Future | None,
+    function: Callable[..., Any] | None = None,
+    arguments: tuple | None = (),
+    named: dict[str, Any] | None = None,
+) -> bool:
+    if future is None or function is None:
         return False
     if future.set_running_or_notify_cancel():
         try:
-            result = function(*arguments, **named)
+            result = function(*(arguments or ()), **(named or {}))
         except BaseException as error:
             future.set_exception(error)
-            # The error holds this frame: without this it would hold itself, and the arguments, in a circle.
+            # The error refers to this frame: drop the references back, or they form a cycle that keeps the arguments.
             future = function = arguments = named = None
         else:
             future.set_result(result)

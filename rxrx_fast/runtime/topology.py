@@ -1,18 +1,18 @@
-"""Several GPUs on a machine: which one is this process's, and which processor cores are next to it.
+"""Which GPU of several belongs to this process, and which processor cores are next to it.
 
-``torchrun`` starts one process a GPU and tells each LOCAL_RANK and LOCAL_WORLD_SIZE. Rank r takes GPU r, and of the
-cores an equal share: those of the NUMA node that its GPU hangs on, if the system tells, so that files, page-locked
-memory and the bus they cross are on one side of the machine. The loader's threads, and those that they start, are bound
-to the share; the caller's own threads never are. ``RXRX_FAST_BIND=off`` leaves all of them free, for launchers that
-give each rank cores of its own.
+``torchrun`` starts one process a GPU and sets LOCAL_RANK and LOCAL_WORLD_SIZE. Rank r takes GPU r and an equal share of
+the cores: those of the GPU's NUMA node, if the system tells it, so that files, page-locked memory and the bus are on
+one side of the machine. The loader's threads, and those that they start, are bound to the share; the caller's own
+threads never are. ``RXRX_FAST_BIND=off`` binds none, for launchers that give each rank cores of its own.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rxrx_fast.errors import UsageError
 
@@ -23,16 +23,16 @@ _SYSFS = Path("/sys")
 
 
 class Place(NamedTuple):
-    """Where a process works: ``node`` is the NUMA node of its GPU, or None; ``cores`` its share of the processor."""
+    """Where a process works: ``node`` is the NUMA node of its GPU or None, ``cores`` its share of the processor."""
 
     node: int | None
     cores: tuple[int, ...]
 
 
 class Threads(NamedTuple):
-    """The loader's threads: how many, and the ``cores`` that they are bound to, or None for those of the process."""
+    """The loader's threads: their number, and the ``cores`` that they are bound to; None if they are not bound."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody calls here
     cores: tuple[int, ...] | None
 
 
@@ -45,11 +45,11 @@ def threads(
     sysfs: Path = _SYSFS,
     allowed: Iterable[int] | None = None,
 ) -> Threads:
-    """How many threads a loader starts, and where they run.
+    """Decide how many threads a loader starts, and where they run.
 
-    A rank among several has as many as its share of the machine has cores, and they are bound to these. A process that
-    is alone has all its cores; its threads are bound to the node of its GPU only if it asks for no more than the node
-    has, because a core far from the GPU is better than none.
+    One rank of several starts a thread for each core of its share, bound to that share. A single process may use all
+    its cores; its threads are bound to its GPU's node only if it asks for no more threads than the node has cores,
+    because a core far from the GPU is better than none.
 
     Parameters
     ----------
@@ -77,14 +77,14 @@ def threads(
 
 
 def device_of_rank(count: int, current: int, environment: Mapping[str, str] = os.environ) -> int:
-    """The GPU of this process.
+    """Return the GPU of this process.
 
     Parameters
     ----------
     count : int
         GPUs that the process sees.
     current : int
-        torch's current device. If it is not 0, somebody has set it, and it stands.
+        torch's current device. If it is not 0, somebody has set it, and it is kept.
     environment : mapping
         With LOCAL_RANK under torchrun. More ranks than GPUs share them in turns.
     """
@@ -100,7 +100,7 @@ def place(
     sysfs: Path = _SYSFS,
     allowed: Iterable[int] | None = None,
 ) -> Place:
-    """This process's share of the machine's cores.
+    """Return this process's share of the machine's cores.
 
     Parameters
     ----------
@@ -124,13 +124,13 @@ def place(
     rank = min(_number(environment, "LOCAL_RANK") or 0, ranks - 1)
     nodes = [numa_node(address, sysfs) for address in addresses]
     node = nodes[device] if device is not None and device < len(nodes) else None
-    # Hyperthreads of a core go to one rank: they share its caches and its time.
+    # Hyperthreads of a core go to one rank: they share caches and execution units.
     mine.sort(key=lambda core: (_first_sibling(core, sysfs), core))
     on_node = _cores_of(node, sysfs) if node is not None else ()
     near = [core for core in mine if core in on_node]
     if not near:
         return Place(None, _part(mine, rank, ranks))
-    # Who shares this node: rank r has GPU r, as device_of_rank deals them out.
+    # Ranks that share this node: rank r has GPU r, see device_of_rank.
     neighbours = [r for r in range(ranks) if nodes[r % len(nodes)] == node]
     if rank not in neighbours:
         return Place(node, _part(near, 0, 1))
@@ -138,7 +138,7 @@ def place(
 
 
 def _part(cores: list[int], index: int, parts: int) -> tuple[int, ...]:
-    """The index-th of so many nearly equal stretches; where there are fewer cores than parts, one core each."""
+    """Return one of several nearly equal stretches of cores; if there are fewer cores than parts, one core."""
     if parts >= len(cores):
         return (cores[index % len(cores)],)
     return tuple(sorted(cores[len(cores) * index // parts : len(cores) * (index + 1) // parts]))
@@ -147,17 +147,15 @@ def _part(cores: list[int], index: int, parts: int) -> tuple[int, ...]:
 def bind(cores: Sequence[int]) -> None:
     """Keep the calling thread, and threads that it starts, on these cores; for a thread pool's ``initializer``.
 
-    Nothing happens where the system won't.
+    Do nothing where the system refuses.
     """
-    try:
+    # Sandboxes refuse it, and not every system has it; threads that are not bound still work.
+    with suppress(AttributeError, OSError):
         os.sched_setaffinity(0, cores)
-    except (AttributeError, OSError):
-        # Sandboxes refuse it; a thread that is free to move is still right.
-        pass
 
 
 def numa_node(address: str, sysfs: Path = _SYSFS) -> int | None:
-    """The NUMA node that a PCI device hangs on; None where the system does not tell (it then says -1)."""
+    """Return the NUMA node of a PCI device; None if the system does not know it (it then says -1)."""
     try:
         node = int((sysfs / "bus/pci/devices" / address.lower() / "numa_node").read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -173,7 +171,7 @@ def _cores_of(node: int, sysfs: Path) -> frozenset[int]:
 
 
 def _first_sibling(core: int, sysfs: Path) -> int:
-    """The first hyperthread of the physical core that a core belongs to; itself, where the system does not tell."""
+    """Return the first hyperthread of a core's physical core; the core itself if the system does not tell."""
     path = sysfs / f"devices/system/cpu/cpu{core}/topology/thread_siblings_list"
     try:
         return min(parse_cores(path.read_text(encoding="ascii")), default=core)
@@ -182,7 +180,7 @@ def _first_sibling(core: int, sysfs: Path) -> int:
 
 
 def parse_cores(text: str) -> frozenset[int]:
-    """The kernel's list format: "0-3,8" is {0, 1, 2, 3, 8}.
+    """Parse the kernel's list format: "0-3,8" is {0, 1, 2, 3, 8}.
 
     Raises
     ------
@@ -198,12 +196,12 @@ def parse_cores(text: str) -> frozenset[int]:
 
 
 def pci_addresses() -> list[str]:
-    """PCI address of each GPU that torch sees, in its order; empty where torch does not tell."""
+    """Return the PCI address of each GPU that torch sees, in its order; empty if torch does not tell."""
     import torch
 
     found = []
     for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
+        properties: Any = torch.cuda.get_device_properties(index)
         if not hasattr(properties, "pci_bus_id"):
             return []
         found.append(f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0")

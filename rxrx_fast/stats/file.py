@@ -1,4 +1,4 @@
-"""The file that statistics are kept in: an ``.npz`` of plain arrays, and where a data set's own lies."""
+"""The file that statistics are saved in: an ``.npz`` of plain arrays, and its default place beside a data set."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from rxrx_fast.errors import DataError
 
+if TYPE_CHECKING:
+    from rxrx_fast.stats.plate_stats import PlateStats
+
 __all__ = ["FILE_NAME", "VERSION", "default_path", "is_older", "read", "write"]
 
-#: Statistics of a data set, beside its metadata.
+#: Name of the file in a data set's root.
 FILE_NAME = "rxrx_fast_stats.npz"
-#: Of the arrays in the file.
+#: Version of the file's format.
 VERSION = 2
 
 
-def default_path(root: str | os.PathLike) -> Path:
-    """Where a data set's statistics are kept: in its root, or, if that is read-only, in the user's cache folder."""
-    # The superuser may write anywhere; a folder whose mode lets nobody write is meant to stay as it is.
+def default_path(root: str | os.PathLike[str]) -> Path:
+    """Return where a data set's statistics are saved: its root, or the user's cache folder if that is read-only."""
+    # The superuser can write anywhere; leave a folder alone whose mode lets nobody write.
     if os.access(root, os.W_OK) and os.stat(root).st_mode & 0o222:
         return Path(root) / FILE_NAME
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -31,7 +35,7 @@ def default_path(root: str | os.PathLike) -> Path:
 
 
 def is_older(path: Path) -> bool:
-    """Whether a file was written by an older version of this package; what is no such file is not."""
+    """Tell whether a file holds statistics of an older version; False for any other file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return int(file["version"]) < VERSION
@@ -39,23 +43,23 @@ def is_older(path: Path) -> bool:
         return False
 
 
-def write(stats, path: str | os.PathLike) -> None:
+def write(stats: PlateStats, path: str | os.PathLike[str]) -> None:
     """Write statistics in one step: a reader sees the old file or the new one, never half of one.
 
     Raises
     ------
     DataError
-        If the file can't be written; what was there before is then untouched.
+        The file can't be written; an older one is then untouched.
     """
     path = Path(path)
-    arrays = {
+    arrays: dict[str, Any] = {
         "version": np.array(VERSION),
         "plates": np.array(stats.plates, dtype=np.str_),
         "cell_types": np.array(stats.cell_types, dtype=np.str_),
         "experiments": np.array(stats.experiments, dtype=np.str_),
         "counts": stats.counts,
         "image_size": np.array(stats.image_size or (0, 0), np.int64),
-        "field": stats.field,
+        "field": stats.block_sums,
         "site_well": np.array(stats.sites["well"].tolist(), dtype=np.str_),
         "site_id": np.array(stats.sites["site_id"].tolist(), dtype=np.str_),
         "site_plate": stats.sites["plate"].to_numpy(np.int64),
@@ -63,8 +67,8 @@ def write(stats, path: str | os.PathLike) -> None:
         **{f"site_{name}": values for name, values in stats.moments.items()},
     }
     if stats.bits == 16:
-        arrays |= {"sums": stats.sums, "shift": np.array(stats.shift)}
-    # Named by the process and not by tempfile, which would keep the file from everybody else on the cluster.
+        arrays |= {"sums": stats.sums, "shift": np.array(stats.bin_shift)}
+    # Not by tempfile: its files are readable by their owner only.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
@@ -75,19 +79,19 @@ def write(stats, path: str | os.PathLike) -> None:
         raise DataError(f"{path}: the statistics can't be saved ({error.strerror or error})") from None
 
 
-def read(path: str | os.PathLike, empty: Callable):
+def read(path: str | os.PathLike[str], empty: Callable[[int, int], PlateStats]) -> PlateStats:
     """Read what :func:`write` wrote. Nothing in the file is executed.
 
     Parameters
     ----------
     path : path
     empty : callable
-        ``empty(channels, bits)`` makes the statistics that the file's arrays are put into, and which are returned.
+        ``empty(channels, bits)`` makes empty statistics, which are filled and returned.
 
     Raises
     ------
     DataError
-        If the file is missing, is not one of these, or is of another version.
+        The file is missing, holds something else, or is of another version.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -98,13 +102,14 @@ def read(path: str | os.PathLike, empty: Callable):
             counts = file["counts"]
             stats = empty(counts.shape[2], 16 if "sums" in file else 8)
             if stats.bits == 16:
-                stats.sums, stats.shift = file["sums"], int(file["shift"])
+                stats.sums, stats.bin_shift = file["sums"], int(file["shift"])
             else:
                 stats.sums = np.zeros((*counts.shape[:3], 4), np.int64)
             stats.plates, stats.cell_types = file["plates"].tolist(), file["cell_types"].tolist()
             stats.experiments = file["experiments"].tolist()
-            stats.counts, stats.field = counts, file["field"]
-            stats.image_size = tuple(file["image_size"].tolist()) if file["image_size"].any() else None
+            stats.counts, stats.block_sums = counts, file["field"]
+            height, width = file["image_size"].tolist()
+            stats.image_size = (height, width) if height or width else None
             columns = {"site_id": "site_id", "well": "site_well"}
             sites = {name: file[column].tolist() for name, column in columns.items()}
             stats.sites = pd.DataFrame({**sites, "plate": file["site_plate"], "kind": file["site_kind"]})

@@ -1,4 +1,4 @@
-"""Which statistics normalise a channel, and how they follow from its histogram."""
+"""The options of a normalisation, and its formulas for the histogram of one group and channel."""
 
 from __future__ import annotations
 
@@ -33,26 +33,40 @@ class Normalize:
     Parameters
     ----------
     level : {"none", "global", "cell_type", "experiment", "plate", "site"}
-        The group of sites whose pixels make the statistics. "site" takes each image's own.
+        The group of sites whose pixels make the statistics. "site": each image's own.
     center : {"mean", "median"}
+        Of the group's pixels.
     scale : {"std", "mad", "mean_site_std"}
-        Population standard deviation (ddof=0) of the group's pixels; 1.4826 times their median absolute deviation
-        from the median; the mean over the group's images of each image's own standard deviation. A scale of 0 is
-        taken as 1, so a constant channel becomes 0 and not NaN.
+        "std": population standard deviation (ddof=0) of the group's pixels. "mad": 1.4826 times their median absolute
+        deviation from the median. "mean_site_std": mean over the group's images of each image's own standard
+        deviation. A scale of 0 is replaced by 1, so a constant channel becomes 0 and not NaN.
     wells : {"all", "negative_control", "controls"}
-        Which wells of the group the statistics are taken from; not for level "site".
+        Wells of the group that make the statistics; must be "all" for level "site".
     min_wells : int
-        A group with fewer such wells takes the statistics of the group of the next coarser level that has enough, with
-        a warning that counts.
+        A group with fewer such wells takes the statistics of the next coarser level that has enough, with a warning.
     method : {"affine", "quantile"}
-        "quantile" first maps the group's histogram onto that of all wells of the kind together, channel by channel, so
-        that every group has the same distribution of grey values (Bolstad et al., Bioinformatics 2003); center and
-        scale are then those of all. Not for levels "none", "global" and "site".
+        "quantile" first maps the group's histogram onto that of all such wells together, channel by channel, so that
+        every group has the same distribution of grey values (Bolstad et al., Bioinformatics 2003). Center and scale
+        are then those of all. Not for levels "none", "global" and "site".
     clip : (float, float)
-        Percentiles, 0 to 100, of the group's pixels that grey values are clipped to before anything else.
+        Percentiles of the group's pixels, 0 to 100. Grey values are clipped to them before anything else.
     illumination : bool
-        Divide by each plate's own illumination, a smooth field estimated from the mean of its images (see
-        :meth:`rx.PlateStats.illumination`). Statistics stay those of the uncorrected pixels: the field's mean is 1.
+        Divide by each plate's illumination, a smooth field estimated from the mean of its images (see
+        :meth:`rxrx_fast.PlateStats.illumination`). Its mean is 1, so statistics are those of the uncorrected pixels.
+
+    Raises
+    ------
+    UsageError
+        A value that is not allowed, or values that don't go together.
+
+    Examples
+    --------
+    >>> rx.Normalize(level="plate", center="median", scale="mad", wells="negative_control").scale
+    'mad'
+    >>> dataset = rx.Dataset(root, normalize=rx.Normalize(level="experiment"))
+    >>> image, label, meta = dataset[0]
+    >>> tuple(image.shape)
+    (6, 64, 64)
     """
 
     level: str = "plate"
@@ -64,7 +78,7 @@ class Normalize:
     clip: tuple[float, float] = (0.0, 100.0)
     illumination: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise UsageError(
@@ -87,7 +101,7 @@ class Normalize:
 
     @classmethod
     def of(cls, normalize: str | Normalize) -> Normalize:
-        """A normalisation by its level's name, or itself."""
+        """Return a normalisation given by its level's name, or as itself."""
         return normalize if isinstance(normalize, Normalize) else cls(level=normalize)
 
     @property
@@ -95,57 +109,59 @@ class Normalize:
         """Whether grey values are mapped before they are standardised."""
         return self.method == "quantile" or self.clip != (0, 100)
 
-    def mapping(self, counts: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-        """What each grey value is mapped to.
+    def mapping(self, counts: np.ndarray | Histogram, reference: np.ndarray | Histogram | None = None) -> np.ndarray:
+        """Map grey values: clip them and, for ``method="quantile"``, match the group's histogram to a reference.
 
         Parameters
         ----------
         counts : (..., N) int64, or Histogram
             Of the group.
         reference : (..., N) int64, or Histogram, optional
-            For ``method="quantile"``: the histogram that the group's is mapped onto.
+            Needed for ``method="quantile"``: the histogram that the group's is mapped onto.
 
         Returns
         -------
         (..., N) float64
-            Never falling: what takes the place of the grey values in the middle of the bins.
+            The values that replace the grey values in the middle of the bins; they never fall along the bins.
         """
-        counts = Histogram.of(counts)
-        grey = counts.middles()
-        low, high = (counts.quantile(percent / 100)[..., None] for percent in self.clip)
+        histogram = Histogram.of(counts)
+        grey = histogram.middles()
+        low, high = (histogram.quantile(percent / 100)[..., None] for percent in self.clip)
         clipped = np.clip(grey, low, high)
-        if self.method != "quantile":
+        if self.method != "quantile" or reference is None:
             return clipped
-        reference = Histogram.of(reference)
-        rank = _ranks(counts.counts, counts.bins(clipped))
-        theirs = reference.middles()
-        target = _ranks(reference.counts, np.broadcast_to(np.arange(grey.shape[-1]), theirs.shape))
-        rows = (np.broadcast_to(part, rank.shape).reshape(-1, grey.shape[-1]) for part in (rank, target, theirs))
+        target = Histogram.of(reference)
+        rank = _ranks(histogram.counts, histogram.bins(clipped))
+        values = target.middles()
+        ranks = _ranks(target.counts, np.broadcast_to(np.arange(grey.shape[-1]), values.shape))
+        rows = (np.broadcast_to(part, rank.shape).reshape(-1, grey.shape[-1]) for part in (rank, ranks, values))
         return np.stack([np.interp(*row) for row in zip(*rows)]).reshape(rank.shape)
 
-    def statistics(self, counts: np.ndarray, site_std: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Center and scale of counted pixels.
+    def statistics(
+        self, counts: np.ndarray | Histogram, site_std: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute center and scale of counted pixels.
 
         Parameters
         ----------
         counts : (..., N) int64, or Histogram
-            With a clip, mean and standard deviation are those of the bins, also where there are exact sums.
+            With a clip, mean and standard deviation are those of the bins, even where there are exact sums.
         site_std : (...) float64, optional
-            Mean of the images' standard deviations, for ``scale="mean_site_std"``; by default the counts are those
-            of one image.
+            Mean of the images' standard deviations, for ``scale="mean_site_std"``. By default ``counts`` are of one
+            image.
 
         Returns
         -------
         center, scale : (...) float64
         """
-        counts = Histogram.of(counts)
+        histogram = Histogram.of(counts)
         if self.clip != (0, 100):
-            limits = (moments.quantile(counts.counts, percent / 100) for percent in self.clip)
-            counts = Histogram(_clipped(counts.counts, *limits), counts.shift)
-        mean, std = counts.mean_std()
-        center = mean if self.center == "mean" else counts.quantile(0.5)
+            low, high = (moments.quantile(histogram.counts, percent / 100) for percent in self.clip)
+            histogram = Histogram(_clipped(histogram.counts, low, high), histogram.shift)
+        mean, std = histogram.mean_std()
+        center = mean if self.center == "mean" else histogram.quantile(0.5)
         if self.scale == "mad":
-            scale = MAD_TO_SIGMA * counts.mad()
+            scale = MAD_TO_SIGMA * histogram.mad()
         elif self.scale == "mean_site_std" and site_std is not None:
             scale = site_std
         else:
@@ -154,10 +170,10 @@ class Normalize:
 
 
 def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Share of pixels below ``values``, in bins, with half of a bin's own pixels, rising strictly in (..., N)."""
+    """Share of pixels below ``values``, (..., N) in bins, counting half of a bin's own pixels; strictly rising."""
     upto = counts.cumsum(-1, dtype=np.int64)
     middle = (upto - counts / 2) / np.maximum(upto[..., -1:], 1)
-    # A grey value that no pixel has lies between its neighbours, in proportion to a share too small to matter.
+    # A share too small to matter, so that empty bins have ranks between those of their neighbours.
     middle = middle + np.arange(counts.shape[-1]) * 1e-12
     low = np.clip(values.astype(np.int64), 0, counts.shape[-1] - 2)
     below, above = (np.take_along_axis(middle, low + i, -1) for i in (0, 1))
@@ -165,7 +181,7 @@ def _ranks(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _clipped(counts: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Counts with what lies beyond two places, (...) in bins, moved to the nearest whole bin within."""
+    """Move the counts beyond two limits, (...) in bins, to the nearest whole bin within."""
     bins = np.arange(counts.shape[-1])
     first, last = np.ceil(low), np.floor(high)
     first, last = np.minimum(first, last)[..., None], np.maximum(first, last)[..., None]

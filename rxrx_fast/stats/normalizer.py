@@ -1,31 +1,37 @@
-"""What normalises each site of a catalog: the statistics of its group, or of a coarser one that has enough wells."""
+"""The normalizer of a catalog: for each site the statistics of its group, or of a coarser one with enough wells."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from rxrx_kernels.histogram.uint16 import Histogram
 
+from rxrx_fast.catalog import Catalog
 from rxrx_fast.errors import DataError
 from rxrx_fast.stats.normalize import LEVELS, Normalize
 
-__all__ = ["Normalizer", "normalizer", "rows_of"]
+if TYPE_CHECKING:
+    from rxrx_fast.stats.plate_stats import PlateStats
 
-# Kinds of wells, as positions in WELL_TYPES.
+__all__ = ["Normalizer", "group_rows", "make_normalizer"]
+
+# Well types, as positions in WELL_TYPES.
 _WELLS = {"all": (0, 1, 2), "controls": (1, 2), "negative_control": (2,)}
 
 
 class Normalizer(NamedTuple):
-    """What normalises the sites of a catalog.
+    """The tables that normalise the sites of a catalog: value = (mapping[pixel] - center) / scale.
 
+    Attributes
+    ----------
     groups : (N,) int64
         Row of the tables for each site.
     center, scale : (G, C) float64
-    mapping : (G, C, N) float64, or None
-        What grey values are mapped to before.
+    mapping : (G, C, bins) float64, or None
+        The grey value that takes the place of each bin; None leaves pixels as they are.
     """
 
     groups: np.ndarray
@@ -34,10 +40,10 @@ class Normalizer(NamedTuple):
     mapping: np.ndarray | None
 
 
-def normalizer(stats, normalize: Normalize, catalog) -> Normalizer:
-    """See :meth:`rxrx_fast.PlateStats.normalizer`."""
+def make_normalizer(stats: PlateStats, normalize: Normalize, catalog: Catalog) -> Normalizer:
+    """Compute a catalog's normalizer: see :meth:`rxrx_fast.PlateStats.normalizer`."""
     names, _ = stats.groups(normalize.level)
-    groups = rows_of(names, normalize.level, catalog)
+    groups = group_rows(names, normalize.level, catalog)
     members = _members(stats, normalize, names, np.unique(groups))
     kinds = list(_WELLS[normalize.wells])
     counts = Histogram.stack([stats.histogram(plates, kinds) for plates in members])
@@ -46,10 +52,10 @@ def normalizer(stats, normalize: Normalize, catalog) -> Normalizer:
         site_std = np.full((len(members), stats.channels), np.nan)
         plate, kind = stats.sites["plate"].to_numpy(), stats.sites["kind"].to_numpy()
         for i, plates in enumerate(members):
-            mine = np.isin(plate, plates) & np.isin(kind, kinds)
-            if mine.any():
-                # Sorted, so that the sum does not depend on the order in which parts were merged.
-                site_std[i] = np.sort(stats.moments["std"][mine], axis=0).mean(0)
+            ours = np.isin(plate, plates) & np.isin(kind, kinds)
+            if ours.any():
+                # Sorted, so that rounding does not depend on the order in which parts were merged.
+                site_std[i] = np.sort(stats.moments["std"][ours], axis=0).mean(0)
     mapping = None
     with np.errstate(invalid="ignore"):
         if normalize.method == "quantile":
@@ -63,8 +69,8 @@ def normalizer(stats, normalize: Normalize, catalog) -> Normalizer:
     return Normalizer(groups, center, scale, mapping)
 
 
-def rows_of(names: list[str], level: str, catalog) -> np.ndarray:
-    """Which of the groups that were counted each site of a catalog belongs to, (N,) int64; DataError if to none."""
+def group_rows(names: list[str], level: str, catalog: Catalog) -> np.ndarray:
+    """Find the position in ``names`` of each site's group, (N,) int64; DataError if a group is not in it."""
     index = {name: i for i, name in enumerate(names)}
     codes, catalog_names = catalog.group_keys(level)
     rows = np.array([index.get(name, -1) for name in catalog_names], np.int64)[codes]
@@ -74,14 +80,15 @@ def rows_of(names: list[str], level: str, catalog) -> np.ndarray:
     return rows
 
 
-def _members(stats, normalize: Normalize, names: list[str], used: np.ndarray) -> list[np.ndarray]:
-    """The plates whose wells make the statistics of each group; of a coarser group, where wells are too few."""
-    wells = stats.sites.assign(wanted=np.isin(stats.sites["kind"], list(_WELLS[normalize.wells])))
-    wells = wells[wells["wanted"]].drop_duplicates(["plate", "well"])["plate"].value_counts()
-    wells = wells.reindex(range(len(stats.plates)), fill_value=0).to_numpy()
+def _members(stats: PlateStats, normalize: Normalize, names: list[str], used: np.ndarray) -> list[np.ndarray]:
+    """Plates whose wells make the statistics of each group: its own, or of a coarser group if its wells are too few."""
+    wanted = stats.sites[np.isin(stats.sites["kind"], list(_WELLS[normalize.wells]))]
+    counted = wanted.drop_duplicates(["plate", "well"])["plate"].to_numpy(np.int64)
+    wells = np.bincount(counted, minlength=len(stats.plates))
     levels = LEVELS[: LEVELS.index(normalize.level) + 1][::-1]
     coarser = [stats.groups(level) for level in levels]
-    members, fallen = list(coarser[0][1]), {}
+    members = list(coarser[0][1])
+    fallbacks: dict[str, list[str]] = {}
     for group in used:
         inside = members[group]
         for level, (_, candidates) in zip(levels, coarser):
@@ -89,7 +96,7 @@ def _members(stats, normalize: Normalize, names: list[str], used: np.ndarray) ->
             if wells[plates].sum() >= normalize.min_wells:
                 members[group] = plates
                 if level != normalize.level:
-                    fallen.setdefault(level, []).append(names[group])
+                    fallbacks.setdefault(level, []).append(names[group])
                 break
         else:
             kind = "" if normalize.wells == "all" else f" {normalize.wells}"
@@ -97,7 +104,7 @@ def _members(stats, normalize: Normalize, names: list[str], used: np.ndarray) ->
                 f"{normalize.level} {names[group]!r} has fewer than {normalize.min_wells} counted{kind} wells, and "
                 "so have all sites together: use wells='all' or a smaller min_wells"
             )
-    for level, groups in fallen.items():
+    for level, groups in fallbacks.items():
         warnings.warn(
             f"{len(groups)} of {len(used)} groups of level {normalize.level!r} have fewer than "
             f"{normalize.min_wells} {normalize.wells} wells and take the statistics of their {level} "

@@ -1,4 +1,4 @@
-"""Batches, given out while the system already fetches the files of later ones from the disk."""
+"""Batches of positions, given out while the system already fetches the files of later ones from the disk."""
 
 from __future__ import annotations
 
@@ -8,44 +8,45 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from rxrx_fast.runtime.threads import Pool
+from rxrx_fast.stores.base import Store
 
-__all__ = ["SITES_AHEAD", "Ahead"]
+__all__ = ["READAHEAD_SITES", "Readahead"]
 
-#: Sites that the system is asked for and nobody reads yet, rounded up to batches. Enough requests on their way for a
-#: disk to work on in parallel; half a megabyte of page cache each.
-SITES_AHEAD = 64
+#: Sites fetched but not read yet, rounded up to batches. Enough requests for a disk to work on in parallel; each takes
+#: half a megabyte of page cache.
+READAHEAD_SITES = 64
 
 
-class Ahead:
-    """Gives out batches of sites in the order given; a thread of its own asks for the files of the next ones.
+class Readahead:
+    """Gives out batches in their order; a thread of its own calls ``store.readahead`` for the next ones.
 
-    The threads that decode sleep while a file comes from the disk. Asked for early enough, it is in the page cache
-    when they read it. Where it is already, asking costs time and gains nothing, so the first and the last site of a
-    batch are probed: if both are in memory, nothing is asked.
+    Threads that decode sleep while a file comes from the disk. A file fetched early enough is in the page cache when
+    they read it. Where it is there already, a request costs time and gains nothing, so the first and the last site of
+    a batch are probed: if both are in memory, nothing is requested.
 
     Parameters
     ----------
-    store : FileStore
-        Asked by its ``in_memory`` and ``ask``, which never raise.
+    store : Store
     batches : iterable of (B,) int64
         Positions in the store.
     batch_size : int
         The largest B.
     """
 
-    def __init__(self, store, batches: Iterable[np.ndarray], batch_size: int):
+    def __init__(self, store: Store, batches: Iterable[np.ndarray], batch_size: int):
         self._store, self._batches = store, batches
-        self._depth = -(-SITES_AHEAD // batch_size)
-        # One thread: it waits for names and inodes alone, and asks for the rest without waiting.
-        self._thread = Pool(1, "rxrx_fast ahead")
+        self._depth = -(-READAHEAD_SITES // batch_size)
+        # One thread is enough: it waits for names and inodes only, not for the files' contents.
+        self._thread = Pool(1, "rxrx_fast readahead")
         self._given = 0
+        self._closed = False
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        waiting: deque = deque()
+        waiting: deque[np.ndarray] = deque()
         for number, batch in enumerate(self._batches):
             waiting.append(batch)
             if len(batch):
-                self._thread.submit(self._ask, number, [int(p) for p in batch])
+                self._thread.submit(self._request, number, [int(p) for p in batch])
             if len(waiting) > self._depth:
                 self._given += 1
                 yield waiting.popleft()
@@ -53,16 +54,16 @@ class Ahead:
             self._given += 1
             yield batch
 
-    def _ask(self, number: int, positions: list[int]) -> None:
-        if self._store.in_memory(positions[0]) and self._store.in_memory(positions[-1]):
+    def _request(self, number: int, positions: list[int]) -> None:
+        if all(self._store.in_memory([positions[0], positions[-1]])):
             return
         for position in positions:
-            # A batch that has been given out is being read: asking comes too late.
-            if self._given > number:
+            # A batch that was given out is being read: a request would come too late.
+            if self._closed or self._given > number:
                 return
-            self._store.ask(position)
+            self._store.readahead([position])
 
     def close(self) -> None:
-        """Ask for nothing more."""
-        self._given = float("inf")
+        """Request nothing more."""
+        self._closed = True
         self._thread.shutdown(cancel_futures=True)

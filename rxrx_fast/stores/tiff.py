@@ -1,7 +1,7 @@
-"""TIFF files of microscopes: what a file holds, and its 16-bit pixels.
+"""TIFF files of microscopes: what a file holds by its header, and its pixels.
 
-What cameras' software writes is uncompressed, in one image of strips (TIFF 6.0, sections 2 to 4): that is read here, by
-a copy. Everything else goes to tifffile, and what that leaves for want of a codec, such as LZW, to Pillow.
+Camera software writes one uncompressed image in strips (TIFF 6.0, sections 2 to 4): that is read here, by a copy.
+Everything else goes to tifffile, and what tifffile has no codec for, such as LZW, to Pillow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -29,33 +29,42 @@ _UNSIGNED = 1
 
 
 class Kind(NamedTuple):
-    """``shape`` of all that a file holds, as tifffile gives it, and the ``dtype`` of its pixels."""
+    """``shape`` of a whole file, as tifffile gives it, and the ``dtype`` of its pixels."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 def is_tiff(data: np.ndarray) -> bool:
-    """Whether a file, (N,) uint8, begins as a TIFF of 32-bit or of 64-bit offsets does."""
+    """Tell whether a file, (N,) uint8, begins as a TIFF of 32-bit or 64-bit offsets does."""
     return data[:4].tobytes() in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read(data: np.ndarray) -> tuple[Kind, Callable[[], np.ndarray]]:
-    """What a file, (N,) uint8, holds by its header, and the function that gives its pixels.
+    """Read a file's header, and prepare to read its pixels.
 
-    The pixels are of that shape and dtype; possibly a view of ``data``, in the file's order of bytes.
+    Parameters
+    ----------
+    data : (N,) uint8
+        The whole file.
+
+    Returns
+    -------
+    Kind
+    callable
+        Returns the pixels, of that shape and dtype: possibly a view of ``data``, in the file's byte order.
 
     Raises
     ------
     ValueError
-        With the reason, here or by the function, if the file can't be read or pixels are missing.
+        With the reason, here or by the callable, if the file can't be read or pixels are missing.
     """
     tags = _plain(data)
     if tags is not None:
         kind = Kind((tags[_HEIGHT][0], tags[_WIDTH][0]), np.dtype(f"u{tags[_BITS][0] // 8}"))
         return kind, partial(_strips, data, tags)
     try:
-        file = tifffile.TiffFile(io.BytesIO(data))
+        file = tifffile.TiffFile(io.BytesIO(data.data))
         series = file.series[0]
         kind = Kind(tuple(series.shape), np.dtype(series.dtype))
     except Exception as error:
@@ -64,9 +73,10 @@ def read(data: np.ndarray) -> tuple[Kind, Callable[[], np.ndarray]]:
 
 
 def _decoded(data: np.ndarray, series: tifffile.TiffPageSeries) -> np.ndarray:
-    """By tifffile, or by Pillow, whose libtiff has codecs that tifffile needs another package for."""
-    # What lies in one piece is read in one; pieces that are missing would be zeros without a word.
-    for page in series.pages if series.dataoffset is None else ():
+    """Decode by tifffile, or by Pillow, whose libtiff has codecs that tifffile needs another package for."""
+    # tifffile fills missing strips and tiles with zeros, without an error.
+    pages: Any = series.pages
+    for page in pages if series.dataoffset is None else ():
         pieces = () if page is None else list(zip(page.dataoffsets, page.databytecounts))
         if not pieces or len(pieces) < math.prod(page.keyframe.chunked) or min(size for _, size in pieces) < 1:
             raise ValueError("damaged: a strip or tile is missing")
@@ -78,17 +88,17 @@ def _decoded(data: np.ndarray, series: tifffile.TiffPageSeries) -> np.ndarray:
     except Exception as error:
         reason = str(error)
     if "imagecodecs" in reason:
-        with suppress(Exception), Image.open(io.BytesIO(data)) as image:
+        with suppress(Exception), Image.open(io.BytesIO(data.data)) as image:
             return np.asarray(image)
     raise ValueError(reason)
 
 
 def _plain(data: np.ndarray) -> dict[int, np.ndarray] | None:
-    """The tags of an uncompressed file with one gray image of 8 or 16 bits in strips; None of any other."""
+    """Read the tags of an uncompressed file with one gray image of 8 or 16 bits in strips; None for any other file."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4].tobytes())
     if order is None or data.size < 8:
         return None
-    view = memoryview(data)
+    view = data.data
     try:
         (start,) = struct.unpack_from(order + "I", view, 4)
         (count,) = struct.unpack_from(order + "H", view, start)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rxrx_kernels.augment import site as augment
 from rxrx_kernels.augment import warp
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 from scipy import ndimage
 
 from rxrx_fast.augment import geometry
@@ -91,7 +91,7 @@ def test_turns_and_flips_alone_are_exact(code):
     assert warp.as_code(warp.fixed(matrix)[0], (48, 48), (48, 48)) == code
     expected = np.empty((1, 48, 48), np.float32)
     one = np.ones(1, np.float32)
-    fuse_site(picture[None], expected, code, 0 * one, one)
+    orient_site(picture[None], expected, code, 0 * one, one)
     np.testing.assert_array_equal(warped(picture, matrix[0], (48, 48)), expected[0])
 
 

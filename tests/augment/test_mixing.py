@@ -75,7 +75,8 @@ def test_pairs_are_those_of_any_number_of_ranks(rxrx_root, stats):
     halves = [
         list(rx.DataLoader(dataset, 4, True, seed=3, rank=r, world_size=2, device="cpu", num_threads=1)) for r in (0, 1)
     ]
-    for (images, labels, _), first, second in zip(whole, *halves):
+    assert whole
+    for (images, labels, _), first, second in zip(whole, *halves, strict=True):
         assert torch.equal(images, torch.cat([first[0], second[0]]))
         assert torch.equal(labels, torch.cat([first[1], second[1]]))
 
@@ -93,7 +94,7 @@ def test_all_views_share_their_labels(rxrx_root, stats):
 def test_single_samples_and_raw_pixels_are_not_mixed(rxrx_root, stats):
     """A sample by itself has no partner, which is said; grey values keep their hard labels."""
     policy = rx.Policy(cutmix=1.0)
-    with pytest.raises(rx.UsageError, match="rx.DataLoader"):
+    with pytest.raises(rx.UsageError, match=r"rx\.DataLoader"):
         rx.Dataset(rxrx_root, stats=stats, augment=policy)[0]
     raw = rx.Dataset(rxrx_root, augment=policy, dtype="uint8")
     assert raw[0][0].dtype == torch.uint8

@@ -125,7 +125,7 @@ def test_every_kind_of_draw_is_within_its_range():
         (np.log(draws.gamma), -np.log(1.5), np.log(1.5)),
         (draws.blur, 1, 3),
         (draws.noise[:, 0], 2, 4),
-        (draws.bend, -7, 7),
+        (draws.displacement, -7, 7),
     ):
         span = high - low
         assert low - 1e-9 <= values.min() < low + 0.05 * span
@@ -135,7 +135,7 @@ def test_every_kind_of_draw_is_within_its_range():
     assert abs(draws.gain.std() - 0.1) < 0.01
     assert abs(draws.offset.mean()) < 0.02
     assert abs(draws.offset.std() - 0.2) < 0.02
-    assert draws.bend.shape == (4000, 2, 5, 5)
+    assert draws.displacement.shape == (4000, 2, 5, 5)
     assert len(np.unique(draws.key if draws.key is not None else [])) == 4000
 
 

@@ -154,10 +154,12 @@ def test_elastic_deformation_bends_within_its_limit(rxrx_root):
     from rxrx_kernels.augment.site import augment_site, plain
 
     policy = rx.Policy(elastic=5.0)
-    bend = policy.draw(0, 0, np.array([3]), 0, 1).bend[0]
+    bend = policy.draw(0, 0, np.array([3]), 0, 1).displacement[0]
     ramp = np.tile(np.arange(0, 256, 2, dtype=np.uint8), (128, 1))[None]
     out = np.empty((1, 128, 128), np.float32)
-    how = plain(1)._replace(bend=np.rint(bend * 256).astype(np.int32), sampling=np.array([warp.BILINEAR, warp.EDGE]))
+    how = plain(1)._replace(
+        displacement=np.rint(bend * 256).astype(np.int32), sampling=np.array([warp.BILINEAR, warp.EDGE])
+    )
     augment_site(ramp, out, how)
     moved = (out[0] / 2 - np.arange(128))[:, 8:-8]
     assert 0.5 < np.abs(moved).max() <= 5.01

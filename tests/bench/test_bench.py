@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -18,12 +19,19 @@ from rxrx_fast import bench
 from rxrx_fast.bench import ours, peers, race, report, shares
 from rxrx_fast.bench.work import DTYPES, JITTER, RoundTrip, Work
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.stats import PlateStats
 from rxrx_fast.viz import figure as sheet
 
-CONTESTANTS = ["Loader", "DatasetInTorch", *peers.PEERS]
+#: torch and DALI are there wherever rxrx_fast is; the other peers are not.
+CONTESTANTS = ["Loader", "DatasetInTorch"]
+CONTESTANTS += [
+    pytest.param(name, marks=() if name.startswith(("torch", "dali")) else pytest.mark.integration)
+    for name in peers.PEERS
+]
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 def contestant(name):

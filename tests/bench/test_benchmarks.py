@@ -93,7 +93,7 @@ def check_reading(folder, printed):
         assert row["bound"]
         assert row["bound"] in printed
     cases = [(row["loader"], row["cache"]) for row in result["epochs"]]
-    assert sorted(cases) == sorted((n, c) for n in ("asks ahead", "does not ask") for c in ("warm", "cold"))
+    assert sorted(cases) == sorted((n, c) for n in ("readahead", "no readahead") for c in ("warm", "cold"))
     for row in result["epochs"]:
         check_rate(row["sites_per_s"])
         assert row["resident_before"] == 1 or row["cache"] == "cold"
@@ -158,7 +158,9 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", ["augmenting.py", *(pytest.param(name, marks=pytest.mark.slow(7)) for name in SCRIPTS if name[0] != "a")]
+)
 def test_scripts(script, tmp_path):
     """At its smallest size a script writes complete results and charts with something on them."""
     result, figures = SCRIPTS[script](tmp_path, lambda *command: run(tmp_path, *command))
@@ -230,12 +232,14 @@ def test_without_a_gpu_it_is_said_in_one_line(script, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("script", ["gpu_loader.py", "gpu_training.py"])
 def test_gpu_scripts_on_the_cpu(script, tmp_path):
     """What feeds a GPU runs without one too, as far as it can."""
     check_gpu_script(script, tmp_path, "--device", "cpu")
 
 
+@pytest.mark.slow(105)
 @pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed (extra ptx)")
 def test_gpu_kernels_on_the_simulator(tmp_path):
     """Every line of it, in a process of its own: results are checked against the CPU's, and the charts are drawn."""
@@ -270,6 +274,7 @@ def test_gpu_scripts(script, tmp_path):
     check_gpu_script(script, tmp_path)
 
 
+@pytest.mark.slow(12)
 def test_kernel_benchmarks(tmp_path):
     """The benchmarks under pytest-benchmark pass, each once and untimed, and every file has some."""
     pytest.importorskip("pytest_benchmark")

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from rxrx_fast import stats
-from rxrx_fast.cli import main as cli
 from rxrx_fast.cli import train as train_cli
 from rxrx_fast.synth import writer as synthetic
-from rxrx_fast.viz import show
+from rxrx_fast.viz import site
 
 COMMANDS = ("demo", "synth", "stats", "bench", "show", "train", "doctor")
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 def run(capsys, *arguments):
@@ -135,7 +137,7 @@ def test_a_fault_of_ours_is_one_line(capsys, monkeypatch, rxrx_root, tmp_path):
     def broken(*_, **__):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(show, "draw_site", broken)
+    monkeypatch.setattr(site, "draw_site", broken)
     status, _, error = run(capsys, "show", rxrx_root, "-o", tmp_path / "a.png")
     assert status == 1
     assert_one_line(error, "fault of rxrx-fast itself", "two lines")
@@ -149,7 +151,7 @@ def test_interruption(capsys, monkeypatch, rxrx_root, tmp_path, command, words):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(synthetic, "generate", interrupted)
-    monkeypatch.setattr(show, "draw_site", interrupted)
+    monkeypatch.setattr(site, "draw_site", interrupted)
     arguments = ("synth", tmp_path / "out") if command == "synth" else ("show", rxrx_root, "-o", tmp_path / "a.png")
     status, _, error = run(capsys, *arguments)
     assert status == 130

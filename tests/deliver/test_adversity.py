@@ -16,7 +16,7 @@ import torch
 from loading import assert_no_threads, by_site, threads
 
 import rxrx_fast as rx
-from rxrx_fast.stores import files
+from rxrx_fast.stores import file_io, files
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def meanwhile(monkeypatch, raw):
         happens(victim)
         return done
 
-    monkeypatch.setattr(files.os, "readv", slow)
+    monkeypatch.setattr(file_io.os, "readv", slow)
     return Meanwhile
 
 
@@ -249,9 +249,9 @@ def test_a_dead_reading_thread_is_noticed(raw, monkeypatch):
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_fault_of_dalis_is_one_line(raw, monkeypatch, decoder, on_error):
     """An error of DALI's own, with every file in order, is not laid at a file's door, nor tried again for ever."""
-    from rxrx_fast.decode.pipeline import SitePipeline
+    from rxrx_fast.decode.dali_spine import DaliSpine
 
-    run, calls = SitePipeline._run, []
+    run, calls = DaliSpine._run, []
 
     def fails(self):
         calls.append(1)
@@ -259,7 +259,7 @@ def test_a_fault_of_dalis_is_one_line(raw, monkeypatch, decoder, on_error):
             raise RuntimeError("Critical error in pipeline:\nError in CPU operator\nassert on nothing failed\n")
         return run(self)
 
-    monkeypatch.setattr(SitePipeline, "_run", fails)
+    monkeypatch.setattr(DaliSpine, "_run", fails)
     error = error_of(rx.DataLoader(raw, 6, on_error=on_error), rx.DataError)
     assert str(error) == "DALI stopped and no file of the batch is at fault: assert on nothing failed"
     assert_no_threads()

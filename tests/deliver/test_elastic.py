@@ -118,6 +118,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow(15)
 def test_a_torchrun_killed_on_two_ranks_goes_on_with_three(rxrx_root, stats, tmp_path):
     """Real processes under torchrun and gloo: killed -9 in epoch 0, resumed on another number of ranks, and together
     the two runs are the uninterrupted one, sample by sample.

@@ -279,6 +279,7 @@ for epoch in range(loader.state_dict()["epoch"], 3):
 """
 
 
+@pytest.mark.slow(8)
 def test_killed_again_and_again_it_sees_what_it_would_have_seen(copy, stats, tmp_path):
     """Kill -9 at random steps of three epochs, with a bad file in the data and another number of threads each time: all
     batches, stand-ins and pixels are those of the uninterrupted run.

@@ -86,6 +86,7 @@ def test_buffers_are_used_again(dataset):
     assert len(addresses) < 4 * len(loader) / 2
 
 
+@pytest.mark.slow(18)
 def test_memory_stays_flat(rxrx_root, stats):
     """2,000 batches over many epochs: resident memory, threads and open files at the end are those of the start."""
     dataset = rx.Dataset(rxrx_root, stats=stats, augment=POLICY, channels=(1, 2))

@@ -117,6 +117,7 @@ def soak(root):
     return done, started, ended
 
 
+@pytest.mark.slow(30)
 @pytest.mark.timeout(600 + 10 * EPOCHS)
 def test_hundreds_of_epochs_leave_nothing_behind(copy, stats):
     """Every delivered batch is the one that its order says, and threads, descriptors, shared memory and resident memory

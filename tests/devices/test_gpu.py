@@ -336,7 +336,7 @@ def test_a_full_gpu_says_what_to_lower(dataset, decoding):
 def damaged(copy, stats):
     """A data set with one file of a wrong CRC-32, and that file's path."""
     dataset = rx.Dataset(copy, stats=stats)
-    path = dataset.store.paths(3)[2]
+    path = dataset.store.paths([3])[0][2]
     with open(path, "r+b") as file:
         file.seek(200)
         byte = file.read(1)[0]
@@ -392,10 +392,10 @@ def test_the_choice_is_measured(rxrx_root, monkeypatch):
 
     from rxrx_fast.catalog import Catalog
     from rxrx_fast.decode import choice as decode_choice
-    from rxrx_fast.stores import FileStore
+    from rxrx_fast.stores import open_store
 
     monkeypatch.delenv("RXRX_FAST_DECODE", raising=False)
-    store = FileStore(Catalog.read(rxrx_root).available(), (1, 2, 3, 4, 5, 6))
+    store = open_store(Catalog.read(rxrx_root).available())
     with ThreadPoolExecutor(2) as pool:
         choice = decode_choice.choose(store, batch=32, pool=pool, threads=2, device=0)
     assert choice.host_rate > 0

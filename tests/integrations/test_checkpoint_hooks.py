@@ -8,6 +8,8 @@ from loading import told
 
 import rxrx_fast as rx
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def make(dataset):

@@ -1,5 +1,7 @@
 """The order of an epoch: a permutation that is computed, cut into batches and shares."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,6 @@ from hypothesis import strategies as st
 from rxrx_fast.errors import UsageError
 from rxrx_fast.order.epoch import VERSION, EpochOrder, GivenOrder, Permutation, rank_part, repeated
 from rxrx_fast.runtime.counter_rng import fold, mix, uniform
-import itertools
 
 
 @settings(max_examples=100, deadline=None)

@@ -2,16 +2,19 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import UsageError
 from rxrx_fast.recipes import ablation, deepnoise
 from rxrx_fast.recipes.plates import STEPS
 from rxrx_fast.recipes.runlog import RunLog
 from rxrx_fast.synth import writer as synthetic
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 @pytest.fixture
@@ -23,6 +26,7 @@ def settings(rxrx_root, stats, tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.slow(13)
 def test_rows_differ_in_one_thing(settings, monkeypatch):
     """Second stages all start from the same weights; without a teacher its loss is logged and not added, and labels
     are guessed in the last row alone. A finished run gives its figures again, and trains nothing.

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 
-from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import UsageError
 from rxrx_fast.recipes import classify
 from rxrx_fast.recipes.runlog import RunLog
@@ -21,6 +21,9 @@ from rxrx_fast.recipes.trainer import Trainer
 
 # What a clock says is not the same twice.
 CLOCK = ("sites_per_s", "waiting_share")
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 def log(folder):
@@ -148,6 +151,7 @@ def test_the_command_trains(settings, capsys):
     assert "'resnet51' must be one of small, " in capsys.readouterr().err
 
 
+@pytest.mark.slow(15)
 def test_two_processes_take_the_steps_of_one(settings, tmp_path):
     """Torchrun with two processes on gloo: the losses and the figures of one process with the same global batch."""
     settings = replace(settings, norm="group")
@@ -170,6 +174,7 @@ def test_two_processes_take_the_steps_of_one(settings, tmp_path):
     assert figures(together)["test"]["site"] == figures(alone)["test"]["site"]
 
 
+@pytest.mark.slow(8)
 @pytest.mark.real
 def test_the_chain_runs_on_real_files(settings, real_root, tmp_path, capsys):
     """Real files are trained on and predicted without an error; all are of untreated wells, so no more is said."""

@@ -3,18 +3,21 @@
 import json
 import sys
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rxrx_fast.cli import main as cli
 from rxrx_fast.errors import DataError, UsageError
 from rxrx_fast.recipes import batch_mixing as mixing
 from rxrx_fast.recipes import classify, correct, embeddings, figures
 
 GROUPS, WELLS, WIDTH = 4, 60, 6
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 @pytest.fixture
@@ -118,6 +121,7 @@ def test_combat_shrinks_small_batches():
     assert left[0] < values[batches == 1, 0].mean() - 0.1, "not moved"
 
 
+@pytest.mark.integration
 def test_harmony_mixes(screen_like):
     """The package's correction mixes experiments that its first clusters share, where it is installed."""
     pytest.importorskip("harmonypy")
@@ -190,7 +194,9 @@ def test_the_comparison_from_end_to_end(screen, tmp_path, capsys):
     assert json.loads((out / "results.json").read_text())["rows"]["tvn"] == results["rows"]["tvn"]
 
 
-@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize(
+    "installed", [pytest.param(True, marks=[pytest.mark.integration, pytest.mark.slow(35)]), False]
+)
 def test_embeddings_are_laid_out_in_a_plane(monkeypatch, screen_like, tmp_path, installed):
     """By UMAP where it is installed, the same each time, and by principal components where it is not: siRNAs apart."""
     signal, _, table = screen_like

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from rxrx_fast.cli import main as cli
 from rxrx_fast.recipes import classify, deepnoise, teacher
 from rxrx_fast.recipes.runlog import RunLog
 from rxrx_fast.recipes.trainer import Trainer
+
+# The package's attribute of this name is the function.
+cli = import_module("rxrx_fast.cli.main")
 
 
 @pytest.fixture

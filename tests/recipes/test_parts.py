@@ -119,6 +119,7 @@ def imported(module):
         pytest.skip(f"{module} can't be imported: {error}")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet161"])
 def test_torchvisions_networks(name, tmp_path):
     """Each gives embeddings of six channels, with weights of its RGB twin where a file is given."""
@@ -138,6 +139,7 @@ def test_torchvisions_networks(name, tmp_path):
 
 
 # A plain stem, one that pads as it runs, one that standardises its weights, and a head with a layer before it.
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["resnet18", "tf_mobilenetv3_small_075", "resnetv2_18", "convnext_atto"])
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
 def test_timms_networks(name, kind, tmp_path):
@@ -159,6 +161,7 @@ def test_timms_networks(name, kind, tmp_path):
     assert embedding.shape == (2, network.features)
 
 
+@pytest.mark.integration
 def test_what_timm_can_not_give(tmp_path):
     """Unknown names and weights of another network are one line; a name that would be fetched is unknown."""
     timm = imported("timm")
@@ -375,6 +378,7 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.integration
 def test_tensorboard_reads_the_log_back(tmp_path):
     """With the real TensorBoard, where it is installed: its reader finds the numbers of the CSV file."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

@@ -47,6 +47,7 @@ def alike(one, two):
     return torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
 
 
+@pytest.mark.slow(15)
 def test_corrections(screen, tmp_path):
     """The comparison: the losses of every classifier, and the same figures, with plates dealt out to processes."""
     settings = correct.Settings(
@@ -70,6 +71,7 @@ def test_corrections(screen, tmp_path):
             assert together[name][figure] == pytest.approx(row[figure], abs=0.08), (name, figure)
 
 
+@pytest.mark.slow(15)
 def test_deepnoise(rxrx_root, stats, tmp_path, monkeypatch):
     """Student, teacher, pseudo-labels and optimiser are the same on both, and as one process has them.
 

@@ -8,17 +8,17 @@ from loading import assert_no_threads
 
 import rxrx_fast as rx
 from rxrx_fast.runtime.meter import Meter
-from rxrx_fast.stores import FileStore
+from rxrx_fast.stores.files import FileStore
 
 
 def slow_reads(monkeypatch, seconds, stage="read"):
     """Every site takes so long in a stage, besides what it takes; returns a list of how long each took in fact."""
     take, took = FileStore.read_into, []
 
-    def slow(self, position, out, meter):
+    def slow(self, positions, out, meter):
         start = time.perf_counter()
         meter.timed(stage, time.sleep, seconds)
-        found = take(self, position, out, meter)
+        found = take(self, positions, out, meter)
         took.append(time.perf_counter() - start)
         return found
 

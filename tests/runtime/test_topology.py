@@ -168,6 +168,7 @@ print(json.dumps({"threads": loader.num_threads, "main": sorted(os.sched_getaffi
 """
 
 
+@pytest.mark.slow(12)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_ranks_threads_keep_to_its_share(rxrx_root, rank):
     """In a real process: producer, pool and DALI threads are on the share, the main thread free as before."""
@@ -193,7 +194,7 @@ def test_core_lists():
     """The kernel's format, and what is none."""
     assert topology.parse_cores("0-3,8,10-11\n") == {0, 1, 2, 3, 8, 10, 11}
     assert topology.parse_cores("\n") == frozenset()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="invalid literal"):
         topology.parse_cores("all")
 
 

@@ -1,10 +1,10 @@
-"""Illumination: a field that was put in is found again and divided out."""
+"""Illumination: a known field is estimated from the images and divided out."""
 
 import numpy as np
 import pytest
 
 import rxrx_fast as rx
-from rxrx_fast.stats.illumination import block_shift, light_factors
+from rxrx_fast.stats.illumination import block_shift, illumination_factors
 
 
 def lamp(height, width):
@@ -21,7 +21,7 @@ def test_a_known_lamp_is_undone(size):
     light = lamp(*size)
     pixels = np.rint(1e6 * light).astype(np.int64)
     field = np.add.reduceat(np.add.reduceat(pixels, range(0, size[0], side), 0), range(0, size[1], side), 1)
-    factors, shift = light_factors(field[None, None], size)
+    factors, shift = illumination_factors(field[None, None], size)
     assert 1 << shift == side
     assert factors.dtype == np.float32
     rows, columns = ((np.arange(n) / side) for n in size)
@@ -35,12 +35,12 @@ def test_a_known_lamp_is_undone(size):
 def test_blocks_are_few_and_a_dark_plate_is_left_alone():
     """At most 32 blocks on a side; no light at all gives factors of 1."""
     assert [block_shift((n, n)) for n in (32, 33, 512, 513, 2048)] == [0, 1, 4, 5, 6]
-    factors, _ = light_factors(np.zeros((1, 2, 32, 32), np.int64), (64, 64))
+    factors, _ = illumination_factors(np.zeros((1, 2, 32, 32), np.int64), (64, 64))
     np.testing.assert_allclose(factors, 1)
 
 
 def test_the_loaders_pixels_are_corrected(copy, tmp_path):
-    """A lamp drawn over every file is gone from the mean of the finished images, and was there without correction."""
+    """Uneven illumination drawn over all files is gone from the mean of corrected images, and visible without."""
     from PIL import Image
 
     catalog = rx.Catalog.read(copy)

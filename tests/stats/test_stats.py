@@ -1,5 +1,6 @@
-"""Statistics: against NumPy on the pixels, in parts and merged, saved and resumed."""
+"""Statistics: compared with NumPy on the pixels; fitted in parts and merged; saved and resumed."""
 
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from rxrx_fast.catalog import Catalog
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.stats import PlateStats, counting, file
 from rxrx_fast.stats.normalize import Normalize
+from rxrx_fast.stores.files import FileStore
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_parts_merge_to_the_whole(catalog, stats, tmp_path):
 
 
 def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
-    """Ctrl-C saves what was counted; the next call counts only the rest, and the result is that of one go."""
+    """Ctrl-C saves the counted sites; the next call counts only the rest, with the result of an unbroken fit."""
     path = tmp_path / "stats.npz"
     calls = []
 
@@ -101,8 +103,8 @@ def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
     partial = PlateStats.load(path)
     assert 0 < len(partial) < len(catalog)
     read = []
-    original = counting.FileStore.read_into
-    monkeypatch.setattr(counting.FileStore, "read_into", lambda self, p, *a: read.append(p) or original(self, p, *a))
+    original = FileStore.read_into
+    monkeypatch.setattr(FileStore, "read_into", lambda self, p, *a: read.extend(p) or original(self, p, *a))
     resumed = PlateStats.fit(catalog, path=path, quiet=True)
     assert len(read) == len(catalog) - len(partial)
     assert (
@@ -113,7 +115,7 @@ def test_an_interrupted_fit_goes_on(catalog, stats, tmp_path, monkeypatch):
 
 
 def test_the_first_error_is_told(rxrx_root, tmp_path):
-    """A damaged site whose count can't be saved either is the error; what else went wrong is a warning."""
+    """A damaged site is the error raised; that the partial result can't be saved either is a warning."""
     shutil.copytree(rxrx_root, tmp_path / "copy")
     catalog = Catalog.read(tmp_path / "copy")
     with open(catalog.files([3])[0][2], "r+b") as victim:
@@ -125,13 +127,12 @@ def test_the_first_error_is_told(rxrx_root, tmp_path):
 
 
 def test_a_damaged_site_is_named_or_left_out(rxrx_root, tmp_path):
-    """With raise, the file and the reason; with skip, listed, and the rest is counted."""
+    """on_error='raise' names the file and the reason; 'skip' lists the site and counts the rest."""
     root = tmp_path / "copy"
     shutil.copytree(rxrx_root, root)
     catalog = Catalog.read(root)
     victim = catalog.files([3])[0][2]
-    whole = open(victim, "rb").read()
-    open(victim, "wb").write(whole[:100])
+    os.truncate(victim, 100)
     with pytest.raises(SiteError, match="truncated") as caught:
         PlateStats.fit(catalog, quiet=True)
     assert caught.value.path == victim
@@ -142,7 +143,7 @@ def test_a_damaged_site_is_named_or_left_out(rxrx_root, tmp_path):
 
 
 def test_what_is_not_statistics_is_refused(tmp_path, catalog, stats):
-    """A missing file, another file, a pickle, a group that was not counted: one line each."""
+    """A missing file, another file, a pickle, and a group that was not counted are refused, each in one line."""
     with pytest.raises(DataError, match="no such file"):
         PlateStats.load(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("not an archive")
@@ -155,8 +156,8 @@ def test_what_is_not_statistics_is_refused(tmp_path, catalog, stats):
     part = PlateStats.fit(catalog.where(experiment=first), quiet=True)
     with pytest.raises(DataError, match="hold no site of plate"):
         part.normalizer(Normalize(), catalog)
+    treated = PlateStats.fit(catalog.where(well_type="treatment"), quiet=True)
     with pytest.raises(DataError, match="fewer than 1 counted negative_control wells"):
-        treated = PlateStats.fit(catalog.where(well_type="treatment"), quiet=True)
         treated.normalizer(Normalize(wells="negative_control"), catalog)
     with pytest.raises(UsageError, match="on_error"):
         PlateStats.fit(catalog, on_error="ignore")
@@ -187,7 +188,7 @@ def test_the_real_image_has_its_published_statistics(real_root):
 
 
 def test_statistics_of_an_older_version_are_fitted_again(copy, monkeypatch):
-    """Beside the data they are made anew, with a word; a file that was named is refused."""
+    """Statistics beside the data are fitted again, with a warning; a file that the user named is refused."""
     catalog = Catalog.read(copy)
     with monkeypatch.context() as older:
         older.setattr(file, "VERSION", 1)

@@ -1,5 +1,7 @@
 """16-bit images end to end: TIFF and PNG files of another screen, as NumPy, tifffile and Pillow have them."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 import rxrx_fast as rx
-from rxrx_fast.viz import show
+from rxrx_fast.viz.augmented import draw_augmented
+from rxrx_fast.viz.plates import draw_plates
+from rxrx_fast.viz.site import draw_site
 
 CHANNELS = 3
 SIZE = (48, 64)
@@ -110,7 +114,9 @@ def test_normalised_pixels_are_those_of_float64(tiffs, stats, level):
     pixels = truth().astype(np.float64)
     groups = {"none": None, "global": np.zeros(24, int), "plate": np.repeat([0, 1], 12), "site": np.arange(24)}[level]
     dataset = rx.Dataset(tiffs, stats=stats, normalize=level)
-    for images, _, meta in rx.DataLoader(dataset, batch_size=9, num_threads=2):
+    batches = list(rx.DataLoader(dataset, batch_size=9, num_threads=2))
+    assert sum(len(images) for images, _, _ in batches) == 24
+    for images, _, meta in batches:
         for image, i in zip(images, meta["site_index"].tolist()):
             mean, std = np.zeros((CHANNELS, 1, 1)), np.ones((CHANNELS, 1, 1))
             if groups is not None:
@@ -128,7 +134,9 @@ def test_smaller_types_are_float32_rounded_once(tiffs, stats, dtype):
     rounded = rx.Dataset(tiffs, stats=stats, augment=policy, size=(32, 48), dtype=dtype)
     for channels_last in (False, True):
         loaders = (rx.DataLoader(d, batch_size=8, channels_last=channels_last, seed=0) for d in (exact, rounded))
-        for (a, _, _), (b, _, _) in zip(*loaders):
+        pairs = [(a, b) for (a, _, _), (b, _, _) in zip(*loaders, strict=True)]
+        assert len(pairs) == 3
+        for a, b in pairs:
             assert torch.equal(a.to(getattr(torch, dtype)), b)
     assert torch.equal(exact[3][0].to(getattr(torch, dtype)), rounded[3][0])
 
@@ -193,7 +201,7 @@ def test_mean_and_std_are_exact(catalog):
 def test_quantiles_are_exact_within_a_bin(tiffs, stats):
     """The whole range: median within 7.5 grey values, MAD within 15. 12 bits: exact."""
     for plates, found, error in ((2, stats, 7.5), (1, rx.PlateStats.fit(tiffs.where(plate=1), quiet=True), 0)):
-        assert found.shift == (4 if error else 0)
+        assert found.bin_shift == (4 if error else 0)
         assert found.counts.shape[1:] == (3, CHANNELS, 4096)
         frame = found.frame("plate")
         assert len(frame) == CHANNELS * plates
@@ -220,13 +228,13 @@ def test_site_statistics_are_each_images_own(tiffs, stats):
 def test_parts_merge_to_the_whole(tiffs, stats, tmp_path):
     """Parts of different bins, in either order, through a file: the same numbers, bit for bit."""
     parts = [rx.PlateStats.fit(tiffs.take(range(a, b)), quiet=True) for a, b in ((0, 7), (7, 24))]
-    assert [part.shift for part in parts] == [0, 4]
+    assert [part.bin_shift for part in parts] == [0, 4]
     parts[0].save(tmp_path / "a.npz")
     parts[0] = rx.PlateStats.load(tmp_path / "a.npz")
-    assert (parts[0].bits, parts[0].shift) == (16, 0)
+    assert (parts[0].bits, parts[0].bin_shift) == (16, 0)
     levels = [rx.Normalize(), rx.Normalize("global", "median", "mad"), rx.Normalize(wells="controls", clip=(1, 99))]
     for merged in (parts[0].merge(parts[1]), parts[1].merge(parts[0])):
-        assert merged.shift == stats.shift
+        assert merged.bin_shift == stats.bin_shift
         for normalize in levels:
             mine, whole = (s.normalizer(normalize, tiffs) for s in (merged, stats))
             np.testing.assert_array_equal(mine.center[mine.groups], whole.center[whole.groups])
@@ -236,7 +244,7 @@ def test_parts_merge_to_the_whole(tiffs, stats, tmp_path):
 def test_a_fit_goes_on_from_its_file(tiffs, stats, tmp_path):
     """Taken up from what was saved: only the rest is counted, and bins are widened when that needs them."""
     path = tmp_path / "stats.npz"
-    assert rx.PlateStats.fit(tiffs.where(plate=1), path=path, quiet=True).shift == 0
+    assert rx.PlateStats.fit(tiffs.where(plate=1), path=path, quiet=True).bin_shift == 0
     resumed = rx.PlateStats.fit(tiffs, path=path, quiet=True)
     assert len(resumed) == 24
     pd.testing.assert_frame_equal(resumed.frame("plate"), stats.frame("plate"))
@@ -278,7 +286,7 @@ def test_even_light_leaves_the_pixels_alone(tiffs, stats):
     """The illumination's field is summed from 16 bits: its factors are about 1 for these scenes, and used."""
     plates, factors, _ = stats.illumination(tiffs)
     expected = truth()[:12].astype(np.float64).sum((0, 2, 3))
-    np.testing.assert_array_equal(stats.field[0].sum((1, 2)), expected)
+    np.testing.assert_array_equal(stats.block_sums[0].sum((1, 2)), expected)
     assert plates.tolist() == [0] * 12 + [1] * 12
     assert 0.5 < factors.min() < factors.max() < 2
     flat = rx.Dataset(tiffs, stats=stats, normalize=rx.Normalize(illumination=True))
@@ -316,8 +324,7 @@ def test_damaged_files_are_named_or_left_out(tmp_path):
         write_site(tmp_path, row, scene(i, 4000), ".tif")
     catalog = rx.Catalog.from_frame(frame, path=PATH + ".tif", channels=CHANNELS, root=tmp_path)
     cut, small, real = (catalog.files([i])[0][1] for i in (1, 2, 3))
-    whole = open(cut, "rb").read()
-    open(cut, "wb").write(whole[: len(whole) // 2])
+    os.truncate(cut, os.path.getsize(cut) // 2)
     tifffile.imwrite(small, scene(2, 4000)[0, :40])
     tifffile.imwrite(real, scene(3, 4000)[0].astype(np.float32))
     stats = rx.PlateStats.fit(catalog, on_error="skip", quiet=True)
@@ -364,14 +371,14 @@ def test_one_file_of_all_channels(tmp_path, last):
 def test_pictures_are_scaled_to_the_pixels(tiffs, stats, tmp_path):
     """A dim 12-bit site is drawn as bright as a bright one; plates and augmentations are drawn too."""
     dim, bright = (
-        np.asarray(Image.open(show.draw_site(tiffs, tmp_path / f"{i}.png", site_id=tiffs.table["site_id"].iat[i])))
+        np.asarray(Image.open(draw_site(tiffs, tmp_path / f"{i}.png", site_id=tiffs.table["site_id"].iat[i])))
         for i in (0, 20)
     )
     assert dim.shape == bright.shape
     assert 0.8 < dim[..., :3].mean() / bright[..., :3].mean() < 1.25
     catalog = rx.Catalog.from_frame(sites().assign(label=1), path=PATH + ".tif", channels=CHANNELS, root=tiffs.root)
-    assert show.draw_plates(catalog, tmp_path / "plates.png", stats=stats, quiet=True).stat().st_size > 10_000
-    assert show.draw_augmented(tiffs, tmp_path / "drawn.png", rx.Policy(hflip=0.5)).stat().st_size > 10_000
+    assert draw_plates(catalog, tmp_path / "plates.png", stats=stats, quiet=True).stat().st_size > 10_000
+    assert draw_augmented(tiffs, tmp_path / "drawn.png", rx.Policy(hflip=0.5)).stat().st_size > 10_000
 
 
 # ---------------------------------------------------------------------------------------------------------- real files

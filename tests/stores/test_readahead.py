@@ -1,4 +1,4 @@
-"""Asking ahead: the order stays, only cold files are asked for, in time and not too many, and nothing raises."""
+"""Readahead: the order stays, only cold files are requested, in time and not too many, and nothing raises."""
 
 import os
 import shutil
@@ -9,24 +9,32 @@ import numpy as np
 import pytest
 
 from rxrx_fast import Catalog, DataLoader, Dataset
-from rxrx_fast.stores import FileStore
-from rxrx_fast.stores.readahead import SITES_AHEAD, Ahead
+from rxrx_fast.stores import Store, open_store
+from rxrx_fast.stores.readahead import READAHEAD_SITES, Readahead
 
 
-class Store:
-    """Remembers what it was asked for; ``held`` are the sites in memory."""
+class Recorder(Store):
+    """Records what is requested; ``held`` are the sites in memory."""
+
+    image_size, dtype = (1, 1), np.dtype(np.uint8)
 
     def __init__(self, held=()):
-        self.held, self.asked, self.probed = set(held), [], []
+        self.held, self.requested, self.probed = set(held), [], []
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def in_memory(self, position):
-        self.probed.append(position)
-        return position in self.held
+    def paths(self, positions):
+        raise AssertionError("readahead needs no paths")
 
-    def ask(self, position):
-        self.asked.append(position)
+    def read_into(self, positions, out, meter):
+        raise AssertionError("readahead needs no pixels")
+
+    def in_memory(self, positions):
+        self.probed += positions
+        return [position in self.held for position in positions]
+
+    def readahead(self, positions):
+        self.requested += positions
         self.go_on.wait(10)
 
 
@@ -38,104 +46,104 @@ def soon(condition):
     return condition()
 
 
-@pytest.mark.parametrize("sizes", [[], [3], [2] * 200, [SITES_AHEAD] * 5, [500, 1, 0, 500]])
+@pytest.mark.parametrize("sizes", [[], [3], [2] * 200, [READAHEAD_SITES] * 5, [500, 1, 0, 500]])
 def test_batches_come_as_they_are(sizes):
-    """Every batch comes once, in order and unchanged, whatever is asked for."""
+    """Every batch comes once, in order and unchanged, whatever is requested."""
     batches = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]) if sizes else []
-    ahead = Ahead(Store(), iter(batches), max(sizes, default=1))
+    ahead = Readahead(Recorder(), iter(batches), max(sizes, default=1))
     given = list(ahead)
     ahead.close()
     assert [g.tolist() for g in given] == [b.tolist() for b in batches]
 
 
-def test_cold_batches_are_asked_for_before_they_are_given():
-    """With the first batch, the next SITES_AHEAD sites have been asked for, and no more."""
-    store, size = Store(), SITES_AHEAD // 2
-    ahead = Ahead(store, iter(np.arange(10 * size).reshape(10, size)), size)
+def test_cold_batches_are_requested_before_they_are_given():
+    """With the first batch, the next READAHEAD_SITES sites were requested, and no more."""
+    store, size = Recorder(), READAHEAD_SITES // 2
+    ahead = Readahead(store, iter(np.arange(10 * size).reshape(10, size)), size)
     steps = iter(ahead)
     next(steps)
-    # Once the first batch is given its own sites need not be asked for; the two after it must be.
-    assert soon(lambda: store.asked[-2 * size :] == list(range(size, 3 * size)))
+    # Once the first batch is given its own sites need no request; the two after it do.
+    assert soon(lambda: store.requested[-2 * size :] == list(range(size, 3 * size)))
     assert max(store.probed) < 3 * size
     next(steps)
-    assert soon(lambda: store.asked[-size:] == list(range(3 * size, 4 * size)))
+    assert soon(lambda: store.requested[-size:] == list(range(3 * size, 4 * size)))
     ahead.close()
 
 
-def test_what_is_in_memory_is_not_asked_for():
-    """A batch whose first and last sites are in memory costs two probes; with one of them cold it is asked for."""
-    store = Store(held=[0, 3, 4, 11])
-    ahead = Ahead(store, iter(np.arange(12).reshape(3, 4)), 4)
+def test_what_is_in_memory_is_not_requested():
+    """A batch whose first and last sites are in memory costs two probes; with one of them cold it is requested."""
+    store = Recorder(held=[0, 3, 4, 11])
+    ahead = Readahead(store, iter(np.arange(12).reshape(3, 4)), 4)
     steps = iter(ahead)
     store.go_on.clear()
     # Nothing is given before the end of so short a list was seen.
     given = [next(steps)]
     store.go_on.set()
-    assert soon(lambda: len(store.asked) == 8)
+    assert soon(lambda: len(store.requested) == 8)
     ahead.close()
     assert given[0].tolist() == [0, 1, 2, 3]
-    assert store.asked == list(range(4, 12))
+    assert store.requested == list(range(4, 12))
     assert not {1, 2, 5, 6} & set(store.probed)
 
 
-def test_asking_too_late_is_left_out():
-    """Of a batch that has been given out, no more than the site in hand is asked for."""
-    store = Store()
+def test_late_requests_are_left_out():
+    """Of a batch that has been given out, no more than the site in hand is requested."""
+    store = Recorder()
     store.go_on.clear()
-    ahead = Ahead(store, iter(np.arange(40).reshape(4, 10)), 10)
+    ahead = Readahead(store, iter(np.arange(40).reshape(4, 10)), 10)
     steps = iter(ahead)
     for _ in range(3):
         next(steps)
     store.go_on.set()
-    # Batches are asked for in their order, so this one is the last.
-    assert soon(lambda: store.asked[-10:] == list(range(30, 40)))
-    assert store.asked[:-10] in ([], [0])
+    # Batches are requested in their order, so this one is the last.
+    assert soon(lambda: store.requested[-10:] == list(range(30, 40)))
+    assert store.requested[:-10] in ([], [0])
     ahead.close()
 
 
-def test_closing_ends_the_asking():
-    """Nothing is asked for after the site in hand, however much was to come."""
-    store = Store()
+def test_closing_ends_the_requests():
+    """Nothing is requested after the site in hand, however much was to come."""
+    store = Recorder()
     store.go_on.clear()
-    ahead = Ahead(store, iter(np.arange(40).reshape(4, 10)), 10)
+    ahead = Readahead(store, iter(np.arange(40).reshape(4, 10)), 10)
     next(iter(ahead))
-    assert soon(lambda: store.asked)
+    assert soon(lambda: store.requested)
     closing = threading.Thread(target=ahead.close)
     closing.start()
-    assert soon(lambda: ahead._given > 4)
+    assert soon(lambda: ahead._closed)
     store.go_on.set()
     closing.join(10)
     assert not closing.is_alive()
-    assert len(store.asked) == 1
+    assert len(store.requested) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux tells what is in memory")
-def test_files_asked_for_come_into_memory(rxrx_root, tmp_path):
-    """A site whose files were evicted is not in memory; once asked for, it soon is."""
+def test_requested_files_come_into_memory(rxrx_root, tmp_path):
+    """A site whose files were evicted is not in memory; once requested, it soon is."""
     shutil.copytree(rxrx_root, tmp_path / "data")
-    store = FileStore(Catalog.read(tmp_path / "data"), (1, 2, 3, 4, 5, 6))
-    store.read(0)
-    assert store.in_memory(0)
-    for path in store.paths(0):
+    store = open_store(Catalog.read(tmp_path / "data"))
+    store.pixels([0])
+    assert store.in_memory([0])[0]
+    for path in store.paths([0])[0]:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-    if store.in_memory(0):
+    if store.in_memory([0])[0]:
         pytest.skip("the temporary folder is in memory itself")
-    store.ask(0)
-    assert soon(lambda: store.in_memory(0))
+    store.readahead([0])
+    assert soon(lambda: store.in_memory([0])[0])
 
 
-def test_missing_files_are_told_when_they_are_read(rxrx_root, stats, tmp_path):
-    """Neither probing nor asking raises; the loader names the missing file as if nothing had been asked."""
+def test_missing_files_are_reported_when_they_are_read(rxrx_root, stats, tmp_path):
+    """Neither probing nor requesting raises; the loader names the missing files."""
     shutil.copytree(rxrx_root, tmp_path / "data")
     dataset = Dataset(tmp_path / "data", stats=stats)
-    for path in (*dataset.store.paths(0), *dataset.store.paths(7)):
+    for path in sum(dataset.store.paths([0, 7]), ()):
         os.unlink(path)
-    assert dataset.store.in_memory(0)
-    dataset.store.ask(0)
+    assert dataset.store.in_memory([0])[0]
+    dataset.store.readahead([0])
     loader = DataLoader(dataset, 4, device="cpu", num_threads=1, on_error="skip")
     assert sum(len(images) for images, _, _ in loader) == len(dataset)
     faults = {fault["site_id"] for fault in loader.report()["faults"]}
-    assert faults == {dataset.store.site_id(0), dataset.store.site_id(7)}
+    assert faults == set(dataset.store.site_ids([0, 7]))

@@ -49,7 +49,9 @@ def test_wilds_rgb_files_are_channels(wilds_root, channels):
 def test_wilds_standard_transform(wilds_root):
     """normalize="site", augment="wilds": each image has mean 0 and deviation 1 by channel, also in batches."""
     dataset = rx.Dataset(wilds_root, normalize="site", augment="wilds")
-    for images, _, _ in rx.DataLoader(dataset, batch_size=16, shuffle=True):
+    batches = [images for images, _, _ in rx.DataLoader(dataset, batch_size=16, shuffle=True)]
+    assert sum(map(len, batches)) == len(dataset)
+    for images in batches:
         assert images.shape[1:] == (3, 32, 32)
         np.testing.assert_allclose(images.double().mean((2, 3)), 0, atol=1e-5)
         np.testing.assert_allclose(images.double().std((2, 3), correction=0), 1, atol=1e-5)

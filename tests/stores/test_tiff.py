@@ -84,16 +84,17 @@ def test_channels_of_one_file():
 def test_a_cut_file_is_refused(name):
     """At any length that lacks pixels: never zeros in their place."""
     whole = FILES[name][0]
-    expected = tiff.read(whole)[1]()
+    expected, refused = tiff.read(whole)[1](), 0
     for size in (*range(0, 400, 7), *range(400, whole.size, 499), whole.size - 1):
         try:
             found = tiff.read(whole[:size])[1]()
-        except ValueError as error:
-            assert str(error)
+        except ValueError:
+            refused += 1
         else:
             # What is missing was behind the pixels.
             np.testing.assert_array_equal(found, expected)
             assert size > whole.size // 2
+    assert refused > 50
 
 
 def test_damaged_headers_never_crash():

@@ -13,9 +13,9 @@ CONSTANT, EDGE, REFLECT = 0, 1, 2
 def augmentation(channels, **fields):
     """No augmentation but these fields, of whatever dtype."""
     base = plain(channels)
-    kinds = {name: getattr(base, name).dtype for name in fields if name != "shift"}
+    kinds = {name: getattr(base, name).dtype for name in fields if name != "flat_log2"}
     return base._replace(
-        **{n: int(v) if n == "shift" else np.ascontiguousarray(v, kinds[n]) for n, v in fields.items()}
+        **{n: int(v) if n == "flat_log2" else np.ascontiguousarray(v, kinds[n]) for n, v in fields.items()}
     )
 
 
@@ -52,13 +52,13 @@ def positions(a, height, width, bits=0, i=0, j=0, half=1 << 23):
 def displacements(a, height, width, basis):
     """Elastic part of the positions, in 1/256; ``basis`` gives the splines' places and weights."""
     moved = np.zeros((2, height, width), np.int64)
-    nodes = a.bend.shape[1]
+    nodes = a.displacement.shape[1]
     if nodes:
         (xf, xb), (yf, yb) = basis(width, nodes), basis(height, nodes)
         for p in range(4):
             for q in range(4):
                 weights = yb[:, p].astype(np.int64)[:, None] * xb[:, q]
-                moved += a.bend[:, (yf + p)[:, None], xf + q].astype(np.int64) * weights
+                moved += a.displacement[:, (yf + p)[:, None], xf + q].astype(np.int64) * weights
         moved = (moved + 2**19) >> 20
     return moved
 
@@ -103,9 +103,9 @@ def light(a, k, height, width):
     c, r = positions(a, height, width)
     parts = []
     for q, nodes in ((c, a.flat.shape[2]), (r, a.flat.shape[1])):
-        place = np.clip(q, 0, (nodes - 1) << (8 + a.shift))
-        node = np.minimum(place >> (8 + a.shift), nodes - 2)
-        parts.append((node, (place / 2.0 ** (8 + a.shift) - node).astype(f32)))
+        place = np.clip(q, 0, (nodes - 1) << (8 + a.flat_log2))
+        node = np.minimum(place >> (8 + a.flat_log2), nodes - 2)
+        parts.append((node, (place / 2.0 ** (8 + a.flat_log2) - node).astype(f32)))
     (i, u), (j, v) = parts
     field = a.flat[k]
     upper = fma(u, field[j, i + 1] - field[j, i], field[j, i])
@@ -146,10 +146,10 @@ def augmented(stack, a, height, width, raw=False, basis=None):
             deviation = np.sqrt(fma(shot, np.maximum(value, 0), sigma * sigma))
             value = np.clip(fma(camera[k], deviation, value), 0, 255)
         value[lost] = a.fill[k]
-        if not raw and len(a.table):
+        if not raw and len(a.lut):
             value = np.clip(value, 0, 255)
             i = value.astype(int)
-            value = fma(value - i.astype(f32), a.table[k][i + 1] - a.table[k][i], a.table[k][i])
+            value = fma(value - i.astype(f32), a.lut[k][i + 1] - a.lut[k][i], a.lut[k][i])
         elif not raw:
             value = (value - a.center[k]) * a.scale[k]
         value[inside] = fma(eraser[k], a.erase[1], a.erase[0])[inside]

@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from numba import config
 from rxrx_kernels.augment import blur, warp
-from rxrx_kernels.augment import photometric as tone
+from rxrx_kernels.augment.photometric import LUT8, LUT16
 from rxrx_kernels.augment.site import augment_site, plain
-from rxrx_kernels.augment.site16 import augment_site16
 from rxrx_kernels.augment.tables import stack_augmentations
 from rxrx_kernels.cuda import augment as cuda_augment
 from rxrx_kernels.cuda import histogram16 as cuda_moments16
 from rxrx_kernels.cuda import orient as kernels
 from rxrx_kernels.histogram import uint8 as moments
 from rxrx_kernels.histogram.uint16 import BINS16, Histogram, histogram16
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 DEVICE = "cpu" if SIMULATED else "cuda"
@@ -78,7 +77,7 @@ def fused():
         stack = rng.integers(0, np.iinfo(pixel).max + 1, shape, dtype=pixel)
         for dtype, last in ((np.float32, False), (np.float16, True), (pixel, False), (pixel, True)):
             out = Output(shape, dtype, last)
-            kernels.fuse_batch(given(stack), out.given(), *tables)
+            kernels.orient_batch(given(stack), out.given(), *tables)
             found = out.read()
             for b in range(8):
                 turned = stack[b].transpose(0, 2, 1) if b & 4 else stack[b]
@@ -91,7 +90,7 @@ def fused():
                 same(found[b], np.ascontiguousarray(wanted), (pixel, dtype, b))
                 if pixel is np.uint8:
                     again = np.empty(shape[1:], dtype)
-                    fuse_site(stack[b], again, b, center[b], scale[b])
+                    orient_site(stack[b], again, b, center[b], scale[b])
                     same(again, np.ascontiguousarray(wanted), b)
 
 
@@ -128,11 +127,11 @@ def augmentation(number: int, bits: int):
         fill=rng.uniform(0, 255, 3).astype(f32), key=rng.integers(0, 2**32, 2, dtype=np.uint32),
     )  # fmt: skip
     changes = [
-        dict(blur=blur.gaussian(1.3)), dict(flat=rng.uniform(0.5, 1.5, (3, 5, 6)).astype(f32), shift=4),
-        dict(bend=rng.integers(-2000, 2000, (2, 6, 6)).astype(np.int32)), dict(noise=np.full((3, 2), 3, f32)),
+        dict(blur=blur.gaussian(1.3)), dict(flat=rng.uniform(0.5, 1.5, (3, 5, 6)).astype(f32), flat_log2=4),
+        dict(displacement=rng.integers(-2000, 2000, (2, 6, 6)).astype(np.int32)), dict(noise=np.full((3, 2), 3, f32)),
         dict(box=np.array([1, 7, 2, 8]), erase=np.array([0.5 * (number & 1), number & 2], f32)),
-        dict(table=rng.normal(size=(3, tone.TABLE if bits == 8 else tone.TABLE16)).astype(f32),
-             steps=np.array([4, 0, 3]) if bits == 16 else a.steps),
+        dict(lut=rng.normal(size=(3, LUT8 if bits == 8 else LUT16)).astype(f32),
+             lut_log2=np.array([4, 0, 3]) if bits == 16 else a.lut_log2),
     ]  # fmt: skip
     for change, chosen in zip(changes, rng.random(len(changes)) < (0.4, 0.3, 0.2, 0.3, 0.5, 0.3)):
         a = a._replace(**change) if chosen else a
@@ -147,7 +146,9 @@ def augmented(bits: int):
     for turn in range(4 if SIMULATED else 8):
         cases = [augmentation(SITES * turn + i, bits) for i in range(SITES)]
         if turn % 4 == 0:
-            none = {name: getattr(plain(3), name) for name in ("bend", "flat", "noise", "table", "erase", "matrix")}
+            none = {
+                name: getattr(plain(3), name) for name in ("displacement", "flat", "noise", "lut", "erase", "matrix")
+            }
             cases = [a._replace(**none) for a in cases]
         stack = rng.integers(0, 1 << bits, (SITES, 3, SIDE + 4, SIDE - 3)).astype(f"uint{bits}")
         goal, (dtype, is_raw) = (SIDE - 1, SIDE + 6), kinds[turn % len(kinds)]
@@ -162,7 +163,7 @@ def augmented(bits: int):
             found = out.read()
             for b, a in enumerate(cases):
                 wanted = np.zeros((3, *goal), dtype)
-                augment_site(stack[b], wanted, a) if bits == 8 else augment_site16(stack[b], wanted, a, is_raw)
+                augment_site(stack[b], wanted, a, is_raw)
                 same(found[b], wanted, (turn, work, dtype, b))
 
 

@@ -1,6 +1,6 @@
-"""GpuDecoder without a GPU: torch's tensors stay on the CPU, the kernels run on Numba's simulator, nvCOMP is zlib.
+"""PngLauncher without a GPU: torch's tensors stay on the CPU, the kernels run on Numba's simulator, nvCOMP is zlib.
 
-Run by test_gpu_decode.py in a process of its own, because all of torch.cuda that is in the way is replaced.
+Run by tests/decode/test_cuda.py in a process of its own, because it replaces parts of torch.cuda.
 """
 
 import ctypes
@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from numba import config, cuda
 from png_writer import container, encoded, filtered, image_header
-from rxrx_kernels.cuda import deflate as cuda_inflate
-from rxrx_kernels.cuda import nvcomp
-from rxrx_kernels.cuda import png as cuda_png
+from rxrx_kernels.cuda import deflate, nvcomp, png
 from rxrx_kernels.png import status as png_status
 
-from rxrx_fast.decode import cuda as gpu_decode
+from rxrx_fast.decode import cuda_png
 from rxrx_fast.runtime.buffers import Buffers
 
 
 class Stream:
-    """One that is always through with everything."""
+    """A CUDA stream on which all work is done at once."""
 
     cuda_stream = 1
 
@@ -43,7 +41,7 @@ class Event:
 
 
 def on_the_cpu(function):
-    """Torch's function without its words for a device."""
+    """Wrap a function of torch's: drop its arguments about devices."""
 
     def call(*arguments, device=None, pin_memory=None, non_blocking=None, **others):
         arguments = [a for a in arguments if not isinstance(a, (torch.device, SimpleNamespace))]
@@ -53,8 +51,8 @@ def on_the_cpu(function):
 
 
 def as_numpy(argument):
-    """What the simulator takes for an array on the device: the tensor's own memory."""
-    if isinstance(argument, gpu_decode._Unsigned):
+    """Give the tensor's memory as the array that the simulator takes for one on the device."""
+    if isinstance(argument, cuda_png._Unsigned):
         return argument._owner.numpy().view(np.uint8)[: 4 * argument.shape[0]].view(np.uint32)
     return argument.numpy() if isinstance(argument, torch.Tensor) else argument
 
@@ -64,7 +62,7 @@ def of_tensors(kernel):
 
 
 def zlib_for_nvcomp(sources, packed, room, targets, decoded, statuses, temporary, stream):
-    """Streams by their addresses, as nvCOMP reads and writes them."""
+    """Inflate streams given by their addresses, as nvCOMP does."""
     for i, (source, size, target) in enumerate(zip(sources.tolist(), packed.tolist(), targets.tolist())):
         data = zlib.decompress(ctypes.string_at(source, size), -15)
         assert len(data) <= room[i]
@@ -84,7 +82,7 @@ def pretend():
     torch.Tensor.record_stream = lambda self, stream: None
     cuda.external_stream = lambda pointer: 0
     for module, name in (
-        (cuda_inflate, "inflate_batch"), (cuda_png, "check_adler_batch"), (cuda_png, "unfilter_batch")
+        (deflate, "inflate_batch"), (png, "check_adler_batch"), (png, "unfilter_batch")
     ):  # fmt: skip
         setattr(module, name, of_tensors(getattr(module, name)))
     nvcomp.temporary_bytes, nvcomp.inflate_batch = lambda *_: 0, zlib_for_nvcomp
@@ -95,7 +93,7 @@ def main():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 60, (3, 2, 9, 11)).astype(np.uint8)
     files = [[encoded(plane, rng.integers(0, 5, 9), pieces=(30,)) for plane in site] for site in pixels]
-    # One file that the host refuses, and one that only the decoded bytes' sum betrays.
+    # The host refuses one file; the other fails only the sum of its decoded bytes.
     files[1][0] = files[1][0][:50] + bytes([files[1][0][50] ^ 1]) + files[1][0][51:]
     stream = bytearray(zlib.compress(filtered(pixels[2, 1], 4).tobytes()))
     stream[-1] ^= 1
@@ -103,17 +101,18 @@ def main():
     files = [[np.frombuffer(file, np.uint8) for file in site] for site in files]
     with ThreadPoolExecutor(2) as pool:
         for inflate in ("own", "nvcomp"):
-            decoder = gpu_decode.GpuDecoder(0, 1, (9, 11), 2, Buffers(2), batch=3, inflate=inflate)
-            packed = decoder.pack(files, pool)
-            launch = decoder.launch(torch.from_numpy(packed.buffer), packed)
+            launcher = cuda_png.PngLauncher(0, 1, (9, 11), 2, Buffers(2), batch=3, inflate=inflate)
+            packed = launcher.pack(files, pool)
+            launch = launcher.launch(torch.from_numpy(packed.buffer), packed)
             assert launch.status.tolist() == [0, 0, png_status.CONTAINER, 0, 0, png_status.STREAM], launch.status
-            assert decoder.settle(launch) == [1, 2]
+            assert launcher.settle(launch) == [1, 2]
             found = launch.stack.numpy()
-            assert (found[0] == pixels[0]).all() and (found[1, 1] == pixels[1, 1]).all(), inflate
+            assert (found[0] == pixels[0]).all(), inflate
+            assert (found[1, 1] == pixels[1, 1]).all(), inflate
             assert (found[2, 0] == pixels[2, 0]).all(), inflate
-            decoder.mend(launch, 1, pixels[1].copy())
-            assert (decoder.keep(launch, [0, 1]).numpy() == pixels[:2]).all()
-    assert [gpu_decode.GpuDecoder(0, 1, (9, 11), 6, Buffers(1), batch=b).depth for b in (1, 64, 256, 1024)] == [
+            launcher.replace(launch, 1, pixels[1].copy())
+            assert (launcher.keep(launch, [0, 1]).numpy() == pixels[:2]).all()
+    assert [cuda_png.PngLauncher(0, 1, (9, 11), 6, Buffers(1), batch=b).depth for b in (1, 64, 256, 1024)] == [
         6,
         6,
         3,

@@ -1,6 +1,6 @@
 """CudaDevice without a GPU: the batches of CpuDevice, bit for bit, from the CUDA kernels on Numba's simulator.
 
-Run by test_gpu_decode.py in a process of its own, because all of torch.cuda that is in the way is replaced.
+Run by tests/decode/test_cuda.py in a process of its own, because all of torch.cuda that is in the way is replaced.
 """
 
 import sys
@@ -87,7 +87,7 @@ def main():
     Event.query = lambda self: True
     torch.cuda.current_stream = lambda *_: SimpleNamespace(wait_event=lambda event: None)
     for module, name in (
-        (cuda, "fuse_batch"), (cuda, "histogram_batch"), (cuda_augment, "augment_batch"),
+        (cuda, "orient_batch"), (cuda, "histogram_batch"), (cuda_augment, "augment_batch"),
         (cuda_moments16, "histogram16_batch"),
     ):  # fmt: skip
         setattr(module, name, of_tensors(getattr(module, name)))

@@ -56,7 +56,7 @@ def main(folder: str):
     torch.randint = lambda low, high, shape, **others: randint(low, high, (1 << 10,), **others)
     cuda.as_cuda_array = on_device
     for module, names in (
-        (kernels, ("fuse_batch", "histogram_batch")), (cuda_augment, ("augment_batch",)),
+        (kernels, ("orient_batch", "histogram_batch")), (cuda_augment, ("augment_batch",)),
         (cuda_moments16, ("histogram16_batch",)),
     ):  # fmt: skip
         for name in names:

@@ -22,7 +22,7 @@ def pixels(rng, *shape):
 def run(stack, a, shape, dtype=np.float32, vectors=True):
     """The kernel's output on aligned memory, with a look at the bytes around it."""
     out, around = aligned((len(a.order), *shape), dtype)
-    augment_site(stack, out, a, vectors)
+    augment_site(stack, out, a, vectors=vectors)
     assert all((side == 0xAB).all() for side in around)
     return out
 
@@ -82,12 +82,12 @@ def test_everything_matches_the_model(shape, goal, kind, border, separable, part
         fill=rng.uniform(0, 255, channels),
         center=rng.uniform(0, 255, channels),
         scale=rng.uniform(0.01, 10, channels),
-        table=rng.normal(size=(channels if "table" in parts else 0, 257)),
+        lut=rng.normal(size=(channels if "table" in parts else 0, 257)),
         flat=rng.uniform(0.5, 2, (channels, *nodes) if "flat" in parts else (0, 0, 0)),
-        shift=shift,
+        flat_log2=shift,
         noise=rng.uniform(0, [9, 2], (channels if "noise" in parts else 0, 2)),
         key=key,
-        bend=rng.integers(-2000, 2000, (2, 5, 5) if "bend" in parts else (2, 0, 0)),
+        displacement=rng.integers(-2000, 2000, (2, 5, 5) if "bend" in parts else (2, 0, 0)),
         blur=gaussian(rng.choice([0.4, 1, 3])) if "blur" in parts else np.zeros(0),
     )
     if "box" in parts:
@@ -104,7 +104,7 @@ def test_everything_matches_the_model(shape, goal, kind, border, separable, part
     np.testing.assert_array_equal(memory.transpose(2, 0, 1)[:, ::-1], expected)
     # A bend by nothing takes the path of maps that mix the axes.
     if separable and "bend" not in parts:
-        bent = a._replace(bend=np.zeros((2, 4, 4), np.int32))
+        bent = a._replace(displacement=np.zeros((2, 4, 4), np.int32))
         np.testing.assert_array_equal(run(stack, bent, goal), expected)
 
 
@@ -169,10 +169,10 @@ def test_bend_moves_by_its_splines():
     even = np.broadcast_to(np.array([640, -300])[:, None, None], (2, 6, 6))
     shifted = a._replace(matrix=warp.fixed([[1, 0, 2.5], [0, 1, -300 / 256]]))
     stack = pixels(np.random.default_rng(0), 1, 64, 64)
-    bent = run(stack, augmentation(1, sampling=a.sampling, bend=even), (64, 64))
+    bent = run(stack, augmentation(1, sampling=a.sampling, displacement=even), (64, 64))
     np.testing.assert_array_equal(bent, run(stack, shifted, (64, 64)))
     bend = np.random.default_rng(1).integers(-1200, 1200, (2, 7, 7))
-    moved = run(ramp, augmentation(1, sampling=a.sampling, bend=bend), (64, 64))[0]
+    moved = run(ramp, augmentation(1, sampling=a.sampling, displacement=bend), (64, 64))[0]
     place = (np.arange(64) + 0.5) / 64 * 4 + 1
     # The control points' cubic spline without a prefilter is what the cardinal basis evaluates.
     weights = ndimage.map_coordinates(
@@ -186,7 +186,7 @@ def test_channels_are_shuffled_with_their_tables():
     """Source channels go by ``order``; tables, centres, noise by output channel."""
     rng = np.random.default_rng(0)
     stack, tables = pixels(rng, 4, 16, 32), rng.normal(size=(3, 257)).astype(np.float32)
-    a = augmentation(3, order=[2, -1, 0], table=tables)
+    a = augmentation(3, order=[2, -1, 0], lut=tables)
     out = run(stack, a, (16, 32))
     np.testing.assert_array_equal(out, [tables[0][stack[2]], np.zeros((16, 32)), tables[2][stack[0]]])
     out = run(stack, augmentation(3, order=[1, 1, 3], center=[1, 2, 3], scale=[1, 2, 4]), (16, 32))
@@ -198,7 +198,7 @@ def test_tables_are_linear_between_entries():
     stack = np.array([[[10, 20]]], np.uint8)
     m = warp.fixed([[0.25, 0, 0], [0, 1, 0]])
     table = np.arange(257, dtype=np.float32)[None] ** 2
-    a = augmentation(1, matrix=m, sampling=[warp.BILINEAR, warp.EDGE], table=table)
+    a = augmentation(1, matrix=m, sampling=[warp.BILINEAR, warp.EDGE], lut=table)
     expected = np.interp([10, 12.5, 15, 17.5, 20], np.arange(257), table[0])
     np.testing.assert_array_equal(run(stack, a, (1, 5))[0, 0], expected.astype(np.float32))
 
@@ -207,7 +207,7 @@ def test_illumination_is_bilinear_between_nodes():
     """Factors in float64 by SciPy, within rounding; beyond the last node they stay as they are."""
     rng = np.random.default_rng(0)
     flat = rng.uniform(0.5, 2, (1, 3, 4))
-    out = run(np.full((1, 48, 80), 100, np.uint8), augmentation(1, flat=flat, shift=4), (48, 80))
+    out = run(np.full((1, 48, 80), 100, np.uint8), augmentation(1, flat=flat, flat_log2=4), (48, 80))
     places = np.mgrid[:48, :80] / 16
     expected = 100 * ndimage.map_coordinates(flat[0], places, order=1, mode="nearest")
     np.testing.assert_allclose(out[0], expected, rtol=1e-6)
@@ -259,8 +259,8 @@ def test_read_only_tables_are_taken():
         ("center", np.zeros(3, np.float32)),
         ("scale", np.zeros(2)),
         ("scale", np.zeros(4, np.float32)[::2]),
-        ("table", np.zeros((1, 257), np.float32)),
-        ("table", np.zeros((2, 256), np.float32)),
+        ("lut", np.zeros((1, 257), np.float32)),
+        ("lut", np.zeros((2, 256), np.float32)),
         ("box", np.array([0, 9, 0, 4])),
         ("box", np.array([3, 2, 0, 4])),
         ("box", np.array([0, 2, -1, 4])),
@@ -271,9 +271,9 @@ def test_read_only_tables_are_taken():
         ("key", np.zeros(2, np.int64)),
         ("flat", np.ones((2, 1, 2), np.float32)),
         ("flat", np.full((2, 2, 2), np.inf, np.float32)),
-        ("bend", np.zeros((2, 3, 3), np.int32)),
-        ("bend", np.zeros((2, 4, 5), np.int32)),
-        ("bend", np.full((2, 4, 4), 1 << 30, np.int32)),
+        ("displacement", np.zeros((2, 3, 3), np.int32)),
+        ("displacement", np.zeros((2, 4, 5), np.int32)),
+        ("displacement", np.full((2, 4, 4), 1 << 30, np.int32)),
         ("blur", np.array([128, 128], np.int32)),
         ("blur", np.array([1, 2, 1], np.int32)),
         ("blur", np.array([[256]], np.int32)),
@@ -281,7 +281,7 @@ def test_read_only_tables_are_taken():
 )
 def test_what_does_not_fit_is_refused(field, value):
     """Compiled code has no bounds checks, so every table is checked before it."""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=field):
         augment_site(
             np.zeros((2, 8, 9), np.uint8), np.zeros((2, 8, 9), np.float32), plain(2)._replace(**{field: value})
         )
@@ -293,7 +293,7 @@ def test_arrays_that_do_not_fit_are_refused():
     fixed = out.copy()
     fixed.flags.writeable = False
     for source, target in (
-        (stack.astype(np.uint16), out),
+        (stack.astype(np.int16), out),
         (stack[0], out),
         (stack, out[0]),
         (stack, out.astype(float)),
@@ -302,7 +302,7 @@ def test_arrays_that_do_not_fit_are_refused():
         (stack[:, :0], out),
         (stack, np.zeros((3, 8, 9), np.float32)),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"stack|out|images|order|center|lut"):
             augment_site(source, target, plain(2))
-    with pytest.raises(ValueError, match="nodes"):
-        augment_site(stack, out, augmentation(2, flat=np.ones((2, 2, 2)), shift=17))
+    with pytest.raises(ValueError, match="flat_log2"):
+        augment_site(stack, out, augmentation(2, flat=np.ones((2, 2, 2)), flat_log2=17))

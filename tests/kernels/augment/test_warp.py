@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rxrx_kernels.augment import warp
 from rxrx_kernels.augment.site import augment_site, plain
-from rxrx_kernels.orient.site import fuse_site, source
+from rxrx_kernels.orient.site import orient_site, source
 from scipy.interpolate import BSpline
 
 ONE = 1 << warp.FRACTION
@@ -47,8 +47,8 @@ def test_the_eight_codes(code, shape):
     image = np.arange(rows * columns, dtype=np.uint8).reshape(1, *shape)
     row = np.array([3.5], np.float32)
     expected, out = np.empty((1, *size), np.float32), np.empty((1, *size), np.float32)
-    fuse_site(image, expected, code, row, row)
-    fuse_site(image, out, found, row, row)
+    orient_site(image, expected, code, row, row)
+    orient_site(image, out, found, row, row)
     np.testing.assert_array_equal(out, expected)
     for kind in warp.FILTERS.values():
         for border in warp.BORDERS.values():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from rxrx_kernels.histogram import uint8 as moments
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 
 needs_numba_cuda = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed (extra ptx, cuda12 or cuda13)"
@@ -21,9 +21,11 @@ import numpy as np
 from numba import config
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 assert config.ENABLE_CUDASIM
-from rxrx_kernels import cuda, fused, moments, warp
+from rxrx_kernels.augment import warp
+from rxrx_kernels.cuda import orient as cuda
+from rxrx_kernels.histogram import uint8 as moments
+from rxrx_kernels.orient import site as fused
 from rxrx_kernels.augment.site import plain
-from rxrx_kernels.augment.site16 import augment_site16
 rng = np.random.default_rng(0)
 # 36 is more than a tile and not a multiple of one.
 wanted = rng.integers(0, 65536, (8, 2, 36, 36), dtype=np.uint16)
@@ -35,13 +37,13 @@ for layout in ("NCHW", "NHWC"):
     if layout == "NHWC":
         out, raw = (np.zeros((8, 36, 36, 2), a.dtype).transpose(0, 3, 1, 2) for a in (out, raw))
     # Already "on the device", because the simulator copies only contiguous host arrays.
-    cuda.fuse_batch(stack, FakeCUDAArray(out), codes, center, scale)
+    cuda.orient_batch(stack, FakeCUDAArray(out), codes, center, scale)
     if layout == "NHWC":
-        cuda.fuse_batch(stack, FakeCUDAArray(raw), codes, center, scale)
+        cuda.orient_batch(stack, FakeCUDAArray(raw), codes, center, scale)
     for b in range(8):
         expected, moved = np.empty((2, 36, 36), np.float32), np.empty((2, 36, 36), np.uint8)
-        fused.fuse_site(stack[b], expected, b, center[b], scale[b])
-        fused.fuse_site(stack[b], moved, b, None, None)
+        fused.orient_site(stack[b], expected, b, center[b], scale[b])
+        fused.orient_site(stack[b], moved, b, None, None)
         assert (out[b] == expected).all(), (layout, b)
         assert layout == "NCHW" or (raw[b] == moved).all(), b
 # 16 bits, of a few codes: what the kernel of all augmentations of the CPU makes of a turn and a flip.
@@ -49,18 +51,18 @@ chosen = [0, 3, 5]
 deep, raw = wanted[chosen], np.zeros((3, 2, 36, 36), np.uint16)
 for dtype in (np.float32, np.float16):
     out = np.zeros(deep.shape, dtype)
-    cuda.fuse_batch(deep, out, codes[chosen], center[chosen], scale[chosen])
+    cuda.orient_batch(deep, out, codes[chosen], center[chosen], scale[chosen])
     for b, code in enumerate(chosen):
         matrix = {0: [[1, 0, 0], [0, 1, 0]], 3: [[-1, 0, 35], [0, -1, 35]], 5: [[0, -1, 35], [1, 0, 0]]}[code]
         assert warp.as_code(warp.fixed(np.array(matrix)), (36, 36), (36, 36)) == code
         expected = np.zeros((2, 36, 36), dtype)
-        augment_site16(deep[b], expected, plain(2, center[code], scale[code])._replace(matrix=warp.fixed(matrix)))
+        augment_site(deep[b], expected, plain(2, center[code], scale[code])._replace(matrix=warp.fixed(matrix)))
         assert out[b].tobytes() == expected.tobytes(), (dtype, code)
-cuda.fuse_batch(deep, raw, codes[[0, 3, 5]], center, scale)
+cuda.orient_batch(deep, raw, codes[[0, 3, 5]], center, scale)
 assert (raw[0] == deep[0]).all() and (raw[1] == deep[1, :, ::-1, ::-1]).all()
 for wrong in (np.zeros(stack.shape), np.zeros(stack.shape, np.uint16)):
     try:
-        cuda.fuse_batch(stack, wrong, codes, center, scale)
+        cuda.orient_batch(stack, wrong, codes, center, scale)
         raise AssertionError(f"{wrong.dtype} was taken")
     except ValueError as error:
         assert "out float32, float16 or as stack" in str(error)
@@ -75,6 +77,7 @@ print("simulated")
 """
 
 
+@pytest.mark.slow(15)
 @needs_numba_cuda
 def test_launchers_on_the_simulator():
     """Bit-equal to the CPU kernels for all geometries, both memory formats, raw and normalised; counts add up."""
@@ -105,7 +108,7 @@ def test_kernels_compile_to_ptx(capability):
 def test_nothing_deprecated_is_used():
     """The modules import, and a kernel compiles, with deprecations taken for errors."""
     code = (
-        "from rxrx_kernels import cuda, cuda_augment, cuda_inflate, cuda_moments16, cuda_png\n"
+        "from rxrx_kernels.cuda import augment as cuda_augment, deflate, histogram16, orient, png\n"
         "assert len(cuda_augment.ptx((9, 0), [(8, 'float32', 0)])) == 1"
     )
     command = [sys.executable, "-W", "error::DeprecationWarning", "-W", "error::PendingDeprecationWarning", "-c", code]
@@ -158,7 +161,7 @@ def test_gpu_takes_every_kind_of_array(dtype, memory):
         out = out.contiguous() if memory == "contiguous" else out
         on_gpu = stack.cuda()
         torch.cuda.synchronize()
-        cuda.fuse_batch(on_gpu, out, codes, center, scale, stream)
+        cuda.orient_batch(on_gpu, out, codes, center, scale, stream)
         torch.cuda.synchronize()
         for code in range(8):
             pixels = stack[code].numpy()
@@ -167,7 +170,7 @@ def test_gpu_takes_every_kind_of_array(dtype, memory):
                 index = [fused_place(code, y, x, 70) for y in range(70) for x in range(70)]
                 expected[:] = pixels[:, [r for r, _ in index], [c for _, c in index]].reshape(3, 70, 70)
             else:
-                fuse_site(pixels, expected, code, center[code].cpu().numpy(), scale[code].cpu().numpy())
+                orient_site(pixels, expected, code, center[code].cpu().numpy(), scale[code].cpu().numpy())
             np.testing.assert_array_equal(out[code].cpu().numpy(), expected)
         if memory == "a part":
             assert not made[..., 3:].any()
@@ -190,15 +193,15 @@ def test_gpu_equals_cpu():
     center, scale = rng.uniform(0, 255, (2, 16, 6)).astype(np.float32)
     on_gpu = [torch.from_numpy(a).cuda() for a in (stack, codes, center, scale)]
     out = torch.empty(stack.shape, dtype=torch.float32, device="cuda")
-    cuda.fuse_batch(on_gpu[0], out, *on_gpu[1:])
+    cuda.orient_batch(on_gpu[0], out, *on_gpu[1:])
     half = torch.empty(stack.shape, dtype=torch.float16, device="cuda")
-    cuda.fuse_batch(on_gpu[0], half, *on_gpu[1:])
+    cuda.orient_batch(on_gpu[0], half, *on_gpu[1:])
     counts = torch.zeros((16, 6, 256), dtype=torch.int32, device="cuda")
     cuda.histogram_batch(on_gpu[0], counts)
     torch.cuda.synchronize()
     for b in range(16):
         expected = np.empty((6, 512, 512), np.float32)
-        fuse_site(stack[b], expected, int(codes[b]), center[b], scale[b])
+        orient_site(stack[b], expected, int(codes[b]), center[b], scale[b])
         np.testing.assert_array_equal(out[b].cpu().numpy(), expected)
         np.testing.assert_array_equal(half[b].cpu().numpy(), expected.astype(np.float16))
         np.testing.assert_array_equal(counts[b].cpu().numpy(), moments.histogram(stack[b]))

@@ -21,9 +21,10 @@ ON_THE_SIMULATOR = """
 import warnings
 import numpy as np
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
-from rxrx_kernels import cuda_augment, cuda_pixel, warp
+from rxrx_kernels.augment import warp
+from rxrx_kernels.cuda import augment as cuda_augment
+from rxrx_kernels.cuda import pixel as cuda_pixel
 from rxrx_kernels.augment.site import augment_site, plain
-from rxrx_kernels.augment.site16 import augment_site16
 from rxrx_kernels.augment.tables import stack_augmentations
 from rxrx_kernels.augment.blur import gaussian
 
@@ -47,12 +48,14 @@ changes = [
     dict(),
     dict(matrix=warp.fixed([[0, -1, 20], [1.02, 0, 0]]), sampling=several(1, 0)),
     dict(matrix=warp.fixed([[-1.9, 0, 40.3], [0, 2.7, -2]]), sampling=several(2, 2), noise=noise),
-    dict(matrix=turn(1, -4), sampling=several(1, 0), order=several(1, -1), table=table),
-    dict(matrix=turn(2.1, -9), sampling=several(2, 0), flat=flat, shift=3, erase=f([0.5, 2])),
-    dict(sampling=several(1, 1), bend=bend, blur=gaussian(1.0), noise=noise, flat=flat[:, :2].copy(), shift=2),
-    dict(matrix=warp.fixed([[0, 1.7, -3], [-2.2, 0, 30]]), sampling=several(0, 0), flat=flat, shift=3, noise=noise,
-         table=table, erase=f([9, 0])),
-    dict(matrix=turn(1, 0)[[1, 0, 2, 4, 3, 5]], sampling=several(0, 2), blur=gaussian(2), bend=bend[:, 1:, 1:].copy()),
+    dict(matrix=turn(1, -4), sampling=several(1, 0), order=several(1, -1), lut=table),
+    dict(matrix=turn(2.1, -9), sampling=several(2, 0), flat=flat, flat_log2=3, erase=f([0.5, 2])),
+    dict(sampling=several(1, 1), displacement=bend, blur=gaussian(1.0), noise=noise, flat=flat[:, :2].copy(),
+         flat_log2=2),
+    dict(matrix=warp.fixed([[0, 1.7, -3], [-2.2, 0, 30]]), sampling=several(0, 0), flat=flat, flat_log2=3, noise=noise,
+         lut=table, erase=f([9, 0])),
+    dict(matrix=turn(1, 0)[[1, 0, 2, 4, 3, 5]], sampling=several(0, 2), blur=gaussian(2),
+         displacement=bend[:, 1:, 1:].copy()),
 ]
 goal = 13, 34
 runs = [(8, np.float32, False, range(8)), (8, np.float16, False, [1]), (8, np.uint16, False, [2]),
@@ -62,7 +65,7 @@ for bits, dtype, raw, chosen in runs:
     cases = [base._replace(**changes[i]) for i in chosen]
     if bits == 16:
         tall = rng.normal(size=(2, 4096)).astype(f)
-        cases = [a._replace(table=tall, steps=several(4, 3)) if len(a.table) else a for a in cases]
+        cases = [a._replace(lut=tall, lut_log2=several(4, 3)) if len(a.lut) else a for a in cases]
         cases = [a._replace(noise=a.noise * f(300)) for a in cases]
     stack = rng.integers(0, 1 << bits, (len(cases), 2, 29, 23), dtype=f"uint{bits}")
     # Interleaved channels but for one dtype; "on the device", because the simulator copies only contiguous arrays.
@@ -74,13 +77,13 @@ for bits, dtype, raw, chosen in runs:
     cuda_augment.augment_batch(stack, FakeCUDAArray(out), tables, work=tables.work(), **options)
     expected = [np.zeros((2, *goal), dtype) for _ in cases]
     for b, a in enumerate(cases):
-        augment_site(stack[b], expected[b], a) if bits == 8 else augment_site16(stack[b], expected[b], a, raw)
+        augment_site(stack[b], expected[b], a, raw)
         unsigned = f"u{expected[b].itemsize}"
         same = np.ascontiguousarray(out[b]).view(unsigned) == expected[b].view(unsigned)
         assert same.all(), (bits, dtype, raw, chosen[b])
 # The leaner kernels, each on what it is for, and everything on what the leanest is for.
 spread = dict(erase=f([0.5, 2]))
-for work, chosen, other in ((0, [0, 2], dict(noise=base.noise)), (1, [3], dict(table=base.table)), (2, [6], spread)):
+for work, chosen, other in ((0, [0, 2], dict(noise=base.noise)), (1, [3], dict(lut=base.lut)), (2, [6], spread)):
     cases = [base._replace(**{**changes[i], **other}) for i in chosen]
     stack = rng.integers(0, 256, (len(cases), 2, 29, 23), dtype=np.uint8)
     tables = stack_augmentations(cases, stack.shape[1:], goal)
@@ -100,7 +103,7 @@ for bits, dtype in ((8, np.uint8), (16, np.uint16)):
     tables = stack_augmentations([case._replace(box=several(0, 0, 0, 0))], stack.shape[1:], (12, 9), bits)
     cuda_augment.augment_batch(stack, out, tables, work=tables.work(), scratch=FakeCUDAArray(scratch))
     expected = np.zeros((2, 12, 9), f)
-    (augment_site if bits == 8 else augment_site16)(stack[0], expected, case._replace(box=several(0, 0, 0, 0)))
+    augment_site(stack[0], expected, case._replace(box=several(0, 0, 0, 0)))
     assert out[0].tobytes() == expected.tobytes() and (scratch[-5:] == 7).all() and (scratch[:-5] != 7).any()
     try:
         cuda_augment.augment_batch(stack, out, tables, scratch=FakeCUDAArray(scratch[:9]))
@@ -121,6 +124,7 @@ print("simulated")
 """
 
 
+@pytest.mark.slow(20)
 @needs_numba_cuda
 def test_launcher_on_the_simulator():
     """Bit-equal to the CPU kernel: maps of every kind, every operation, every dtype, both memory formats."""
@@ -162,7 +166,10 @@ def test_kernels_compile_to_ptx(capability):
 
 def test_tables_are_packed_into_one_block():
     """Every field lies in the block at its offset, aligned, and comes back as it was."""
-    cases = [augmentation(2), augmentation(2, blur=gaussian(1), flat=np.ones((2, 3, 3)), bend=np.ones((2, 4, 4)))]
+    cases = [
+        augmentation(2),
+        augmentation(2, blur=gaussian(1), flat=np.ones((2, 3, 3)), displacement=np.ones((2, 4, 4))),
+    ]
     tables = stack_augmentations(cases, (3, 20, 30), (16, 24))
     block, layout = tables.packed()
     assert [entry[0] for entry in layout] == list(tables._fields)
@@ -173,7 +180,7 @@ def test_tables_are_packed_into_one_block():
     # Without weights no blur, and without a user no table; but nothing is empty, which has no address on a GPU.
     lean = stack_augmentations(cases[:1], (3, 20, 30), (16, 24))
     assert lean.blur.shape == (1, 1)
-    assert lean.table.shape == (1, 1, 1)
+    assert lean.lut.shape == (1, 1, 1)
     assert all(array.size for array in lean)
     with pytest.raises(ValueError, match="order"):
         stack_augmentations([augmentation(2, order=[0, 3])], (3, 20, 30), (16, 24))

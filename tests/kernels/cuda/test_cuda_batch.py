@@ -11,7 +11,7 @@ import pytest
 needs_numba_cuda = pytest.mark.skipif(
     importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed (extra ptx, cuda12 or cuda13)"
 )
-CASES = ["fused", "histograms", "augmented_8", "augmented_16"]
+CASES = ["histograms", "fused", "augmented_8", "augmented_16"]
 
 
 def run_case(case, **environment):
@@ -25,7 +25,7 @@ def run_case(case, **environment):
 
 
 @needs_numba_cuda
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(name, marks=pytest.mark.slow(7)) for name in CASES[1:]] + CASES[:1])
 def test_on_the_simulator(case):
     """Bit-equal to the CPU, in whole or in part of other memory, with the channels first and last."""
     run_case(case, NUMBA_ENABLE_CUDASIM="1")

@@ -29,7 +29,11 @@ def simulate(case):
 
 
 @needs_numba_cuda
-@pytest.mark.parametrize("case", ["blocks", "damage", "adler", "filters_8", "filters_16", "whole"])
+@pytest.mark.parametrize(
+    "case",
+    ["adler", "whole", *(pytest.param(name, marks=pytest.mark.slow(12)) for name in ("blocks", "damage"))]
+    + [pytest.param(name, marks=pytest.mark.slow(6)) for name in ("filters_8", "filters_16")],
+)
 def test_on_the_simulator(case):
     """Bit-equal to zlib and to the filters' formulas; damaged streams end with a status and change nothing else."""
     simulate(case)

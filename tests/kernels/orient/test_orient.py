@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory import aligned
 from rxrx_kernels.orient import rows as fused_lines
-from rxrx_kernels.orient.site import TURNS, compose, fuse_site, source
+from rxrx_kernels.orient.site import ROT90, compose, orient_site, source
 
 
 def reference(stack, code):
@@ -33,7 +33,7 @@ def test_raw_pixels_are_moved_exactly(stack, code):
     """uint8 in, uint8 out: only the place changes, for every geometry and any shape."""
     expected = reference(stack, code)
     out = np.full(expected.shape, 99, np.uint8)
-    fuse_site(stack, out, code, None, None)
+    orient_site(stack, out, code, None, None)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -46,11 +46,11 @@ def test_normalised_pixels_match_float64(stack, code, seed):
     scale = rng.uniform(1e-3, 10, len(stack)).astype(np.float32)
     moved = reference(stack, code)
     out = np.empty(moved.shape, np.float32)
-    fuse_site(stack, out, code, center, scale)
+    orient_site(stack, out, code, center, scale)
     m, s = center[:, None, None], scale[:, None, None]
     np.testing.assert_array_equal(out, (moved.astype(np.float32) - m) * s)
     half = np.empty(moved.shape, np.float16)
-    fuse_site(stack, half, code, center, scale)
+    orient_site(stack, half, code, center, scale)
     np.testing.assert_array_equal(half, out.astype(np.float16))
     exact = (moved.astype(np.float64) - m) * s.astype(np.float64)
     np.testing.assert_allclose(out, exact, rtol=2**-22, atol=0)
@@ -74,7 +74,7 @@ def test_line_kernels_are_the_pixel_kernels(steps, code, dtype, gap, seed):
     moved = reference(stack, code)
     out, around = aligned(moved.shape, dtype)
     assert fused_lines.fits(stack, out)
-    fuse_site(stack, out, code, center, scale)
+    orient_site(stack, out, code, center, scale)
     expected = moved if dtype == np.uint8 else (moved.astype(np.float32) - center[:, None, None]) * scale[:, None, None]
     np.testing.assert_array_equal(out, expected.astype(dtype))
     assert all((side == 0xAB).all() for side in around)
@@ -83,7 +83,7 @@ def test_line_kernels_are_the_pixel_kernels(steps, code, dtype, gap, seed):
     if dtype == np.uint8:
         shifted = shifted.reshape(out.shape)
         assert not fused_lines.fits(stack, shifted)
-        fuse_site(stack, shifted, code, None, None)
+        orient_site(stack, shifted, code, None, None)
         np.testing.assert_array_equal(shifted, out)
 
 
@@ -95,16 +95,16 @@ def test_strides_do_not_matter(stack, code):
     expected = reference(stack, code).astype(np.float32)
     source_view = np.ascontiguousarray(stack.transpose(1, 2, 0)).transpose(2, 0, 1)
     memory = np.empty((*expected.shape[1:], len(stack)), np.float32)
-    fuse_site(source_view, memory.transpose(2, 0, 1), code, center, scale)
+    orient_site(source_view, memory.transpose(2, 0, 1), code, center, scale)
     np.testing.assert_array_equal(memory.transpose(2, 0, 1), expected)
 
 
 @pytest.mark.parametrize("turns", range(4))
 def test_turns_are_numpys(turns):
-    """TURNS[k] is numpy.rot90 k times."""
+    """ROT90[k] is numpy.rot90 k times."""
     stack = np.arange(2 * 5 * 5, dtype=np.uint8).reshape(2, 5, 5)
     out = np.empty_like(stack)
-    fuse_site(stack, out, TURNS[turns], None, None)
+    orient_site(stack, out, ROT90[turns], None, None)
     np.testing.assert_array_equal(out, np.rot90(stack, turns, (1, 2)))
 
 
@@ -120,7 +120,7 @@ def test_four_turns_and_two_flips_are_the_identity():
     """The group's laws hold on the codes themselves."""
     code = 0
     for _ in range(4):
-        code = compose(code, TURNS[1])
+        code = compose(code, ROT90[1])
     assert code == 0
     assert all(compose(flip, flip) == 0 for flip in (1, 2, 4))
 
@@ -148,12 +148,13 @@ def test_source_is_the_reference(code):
 def test_what_does_not_fit_is_refused(shape, out, code, rows):
     """Compiled code has no bounds checks, so shapes are checked before it."""
     row = np.ones(rows, np.float32)
-    with pytest.raises(ValueError):
-        fuse_site(np.zeros(shape, np.uint8), np.zeros(out, np.float32), code, row, row)
-    with pytest.raises(ValueError):
-        fuse_site(np.zeros(shape, np.uint16), np.zeros(shape, np.float32), 0, row[:2], row[:2])
+    with pytest.raises(ValueError, match=r"out|code|center"):
+        orient_site(np.zeros(shape, np.uint8), np.zeros(out, np.float32), code, row, row)
+    with pytest.raises(ValueError, match="stack"):
+        orient_site(np.zeros(shape, np.uint16), np.zeros(shape, np.float32), 0, row[:2], row[:2])
 
 
+@pytest.mark.slow(9)
 def test_a_second_process_compiles_nothing():
     """What one process has compiled, the next one loads: Numba stores nothing more, for any output and layout."""
     script = """
@@ -162,12 +163,12 @@ import subprocess
 import sys
 
 import numpy as np
-from rxrx_kernels.orient.site import fuse_site
+from rxrx_kernels.orient.site import orient_site
 stack, row = np.zeros((2, 16, 16), np.uint8), np.ones(2, np.float32)
 for kind in (np.uint8, np.float16, np.float32):
     for code in (0, 4):
-        fuse_site(stack, np.empty((2, 16, 16), kind), code, row, row)
-        fuse_site(stack, np.empty((16, 16, 2), kind).transpose(2, 0, 1), code, row, row)
+        orient_site(stack, np.empty((2, 16, 16), kind), code, row, row)
+        orient_site(stack, np.empty((16, 16, 2), kind).transpose(2, 0, 1), code, row, row)
 """
     environment = os.environ | {"NUMBA_DEBUG_CACHE": "1"}
     told = [

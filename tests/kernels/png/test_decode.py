@@ -199,7 +199,7 @@ def paired_scratch():
     return scratch
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow(3)) for seed in range(2, 12))])
 def test_mutated_files(seed):
     """A damaged file is refused, or decodes to the same pixels as zlib and the plain loop."""
     source, decoded, scratch = mutants(seed), 0, paired_scratch() if seed else None
@@ -308,6 +308,7 @@ def test_a_missing_libdeflate_is_said(monkeypatch):
     assert libdeflate.available()
 
 
+@pytest.mark.slow(6)
 def test_a_second_process_compiles_nothing():
     """The second process loads all compiled code from Numba's cache, for both depths, and stores nothing more."""
     script = """
@@ -333,6 +334,7 @@ for dtype in (np.uint8, np.uint16):
     assert "data saved" not in second.stdout, first.stdout
 
 
+@pytest.mark.slow(30)
 @pytest.mark.skipif("NUMBA_BOUNDSCHECK" in os.environ, reason="is the run with bounds checking itself")
 def test_with_bounds_checking(tmp_path):
     """Run these tests again with every index of compiled code checked (addresses are not: see cliffs)."""

@@ -1,4 +1,4 @@
-"""Another screen's sites: a table with a row a site, and a template of the paths of their files."""
+"""Another screen: a table with a row a site, and a template of the paths of their files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,31 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from rxrx_fast.catalog.layouts import Layout
-from rxrx_fast.catalog.listing import FileTable
+from rxrx_fast.catalog.file_table import FileTable
+from rxrx_fast.catalog.layout import Layout
 from rxrx_fast.catalog.rows import Rows
 from rxrx_fast.catalog.table import COLUMNS, NUMBERS, canonical_table
 from rxrx_fast.errors import DataError, UsageError
 
 __all__ = ["read_frame"]
 
+#: Values of canonical columns that a frame lacks.
+_DEFAULTS: dict[str, str | int] = {
+    "experiment": "",
+    "plate": 1,
+    "well": "",
+    "site": 1,
+    "split": "",
+    "well_type": "",
+    "sirna": "",
+}
+
 
 def read_frame(frame: pd.DataFrame, path: str, channels: int, root: str) -> tuple[pd.DataFrame, Layout]:
-    """The canonical table of a frame, and how its files are named: see :meth:`rxrx_fast.Catalog.from_frame`."""
+    """Make the canonical table of a frame, and its layout.
+
+    Parameters and errors are those of :meth:`rxrx_fast.Catalog.from_frame`.
+    """
     if not os.path.isdir(root):
         raise DataError(f"{root}: no such folder; give the folder that the paths of the images start from")
     if isinstance(channels, bool) or not isinstance(channels, (int, np.integer)) or not 1 <= channels <= 62:
@@ -28,22 +42,8 @@ def read_frame(frame: pd.DataFrame, path: str, channels: int, root: str) -> tupl
     columns = _template_columns(path, frame.columns)
     if not len(frame):
         raise DataError("the frame has no rows; give one row a site")
-    columns_given = {name: _texts(frame[name], name in NUMBERS) for name in COLUMNS if name in frame}
-    given = pd.DataFrame(columns_given, index=pd.RangeIndex(len(frame)))
-    for name in ("experiment", "well"):
-        if name not in given:
-            given[name] = ""
-    for name in ("plate", "site"):
-        if name not in given:
-            given[name] = 1
-    if "cell_type" not in given:
-        given["cell_type"] = given["experiment"].map(lambda name: name.rpartition("-")[0])
-    for name in ("split", "well_type", "sirna"):
-        if name not in given:
-            given[name] = ""
-    if "sirna_id" not in given:
-        given["sirna_id"] = _texts(frame["label"], True) if "label" in frame else -1
     extra = frame[[name for name in frame.columns if name not in COLUMNS]].reset_index(drop=True)
+    given = _canonical(frame)
     for name in set(columns) & set(extra.columns):
         given[name] = extra[name]
     rows = Rows(given, ["frame"], np.zeros(len(given), dtype=np.int64), np.arange(len(given)), unit="row")
@@ -53,6 +53,20 @@ def read_frame(frame: pd.DataFrame, path: str, channels: int, root: str) -> tupl
     layout = Layout("custom", path, int(channels))
     _check_paths(root, layout, table, rows)
     return table, layout
+
+
+def _canonical(frame: pd.DataFrame) -> pd.DataFrame:
+    """Take the canonical columns of a frame, and fill in those it lacks."""
+    columns = {name: _texts(frame[name], name in NUMBERS) for name in COLUMNS if name in frame}
+    given = pd.DataFrame(columns, index=pd.RangeIndex(len(frame)))
+    for name, value in _DEFAULTS.items():
+        if name not in given:
+            given[name] = value
+    if "cell_type" not in given:
+        given["cell_type"] = given["experiment"].map(lambda name: name.rpartition("-")[0])
+    if "sirna_id" not in given:
+        given["sirna_id"] = _texts(frame["label"], True) if "label" in frame else -1
+    return given
 
 
 def _texts(series: pd.Series, numbers: bool) -> pd.Series:
@@ -65,7 +79,7 @@ def _texts(series: pd.Series, numbers: bool) -> pd.Series:
 
 
 def _template_columns(path: str, columns: Iterable[str]) -> list[str]:
-    """The columns that a template uses; UsageError if it is none, or leaves the root."""
+    """List the columns that a template uses; UsageError if it is faulty or leaves the root."""
     try:
         parsed = list(string.Formatter().parse(path))
     except ValueError as error:
@@ -87,7 +101,7 @@ def _template_columns(path: str, columns: Iterable[str]) -> list[str]:
 
 
 def _check_paths(root: str, layout: Layout, table: pd.DataFrame, rows: Rows) -> None:
-    """Refuse a template of the user's that two sites share, or that a format such as ``{a:.1}`` leads out of root."""
+    """Refuse a template that gives two sites one file, or whose format, such as ``{a:.1}``, leaves the root."""
     try:
         files = FileTable(root, layout, table)
     except (ValueError, TypeError) as error:

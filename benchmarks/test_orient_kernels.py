@@ -6,11 +6,10 @@ Run with ``make bench``. The floor of the fused kernel is the time to write its 
 import numpy as np
 import pytest
 import torch
-from rxrx_kernels.augment.site import plain
-from rxrx_kernels.augment.site16 import augment_site16
+from rxrx_kernels.augment.site import augment_site, plain
 from rxrx_kernels.histogram import uint8 as moments
 from rxrx_kernels.histogram.uint16 import histogram16
-from rxrx_kernels.orient.site import TURNS, fuse_site
+from rxrx_kernels.orient.site import ROT90, orient_site
 
 SIZE = 512
 
@@ -65,14 +64,14 @@ def test_fused_site(benchmark, site, who, geometry):
     """Turn, flip, normalise and cast one site of six 512 x 512 channels."""
     benchmark.group = f"fused, {geometry}"
     stack, center, scale = site
-    code = {"straight": 0, "mirrored": 1, "turned": TURNS[1]}[geometry]
+    code = {"straight": 0, "mirrored": 1, "turned": ROT90[1]}[geometry]
     out, expected = on_a_page(stack.shape), np.empty(stack.shape, np.float32)
     if who.startswith("write"):
         benchmark(out.fill, 1.0)
         return
-    work = {"rxrx_kernels": fuse_site, "numpy": numpy_site, "torch": torch_site}[who]
+    work = {"rxrx_kernels": orient_site, "numpy": numpy_site, "torch": torch_site}[who]
     benchmark(work, stack, out, code, center, scale)
-    fuse_site(stack, expected, code, center, scale)
+    orient_site(stack, expected, code, center, scale)
     np.testing.assert_array_equal(out, expected)
 
 
@@ -109,7 +108,7 @@ def test_deep_site(benchmark, deep_site, who):
     if who == "numpy":
         benchmark(numpy_site, stack, out, 0, center, scale)
     else:
-        benchmark(augment_site16, stack, out, augmentation)
+        benchmark(augment_site, stack, out, augmentation)
     np.testing.assert_array_equal(out, (stack.astype(np.float32) - center[:, None, None]) * scale[:, None, None])
 
 

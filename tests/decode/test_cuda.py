@@ -1,7 +1,7 @@
-"""Decoding on a GPU, as far as a machine without one can tell: packing, choosing, and what becomes of refused sites.
+"""Decoding on a GPU, as far as a machine without one can test it: packing, choosing, and refused sites.
 
-The pipeline runs for real, through DALI on the CPU; in the place of the GPU stands a decoder that inflates the same
-packed streams with zlib. The kernels are tested in tests/kernels/cuda/test_cuda_png.py, all together in tests/devices/test_gpu.py.
+The pipeline runs for real, on the CPU; instead of the GPU, a launcher inflates the same packed streams with zlib. The
+kernels are tested in tests/kernels/cuda/test_cuda_png.py, all of it together in tests/devices/test_gpu.py.
 """
 
 import importlib.util
@@ -11,6 +11,7 @@ import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,16 +22,12 @@ from rxrx_kernels.png.unfilter import PADDING, unfilter
 
 import rxrx_fast as rx
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.decode import choice as decode_choice
-from rxrx_fast.decode import cuda as gpu_decode
-from rxrx_fast.decode import pipeline
+from rxrx_fast.decode import choice, cuda, cuda_png, pipeline
 from rxrx_fast.decode.choice import Choice
 from rxrx_fast.errors import DataError, SiteError, UsageError
 from rxrx_fast.runtime.buffers import Buffers
 from rxrx_fast.runtime.gpu_memory import explained
-from rxrx_fast.stores import FileStore
-
-CHANNELS = (1, 2, 3, 4, 5, 6)
+from rxrx_fast.stores import open_store
 
 
 @pytest.fixture
@@ -41,7 +38,7 @@ def pool():
 
 @pytest.fixture
 def store(rxrx_root):
-    return FileStore(Catalog.read(rxrx_root).available(), CHANNELS)
+    return open_store(Catalog.read(rxrx_root).available())
 
 
 class Stack:
@@ -51,8 +48,8 @@ class Stack:
         self.stack, self.refused = stack, refused
 
 
-class HostDecoder:
-    """A GpuDecoder's face over zlib and the CPU's filters; ``spoil`` names samples that it refuses of each batch."""
+class HostLauncher:
+    """A PngLauncher over zlib and the CPU's filters; ``spoil`` are samples that it refuses in each batch."""
 
     spoil: tuple = ()
     launched = 0
@@ -63,7 +60,7 @@ class HostDecoder:
         self._size, self._channels, self._buffers = image_size, channels, buffers
 
     def pack(self, sites, pool):
-        return gpu_decode.pack(sites, self._size, self._buffers, pool)
+        return cuda_png.pack(sites, self._size, self._buffers, pool)
 
     def launch(self, data, packed):
         type(self).launched += 1
@@ -83,7 +80,7 @@ class HostDecoder:
     def settle(self, launch):
         return launch.refused
 
-    def mend(self, launch, sample, pixels):
+    def replace(self, launch, sample, pixels):
         launch.stack[sample] = pixels
 
     def keep(self, launch, samples):
@@ -92,24 +89,23 @@ class HostDecoder:
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
-    """The pipeline takes the GPU's way, with the decoder above in its place."""
-    monkeypatch.setattr(pipeline, "choose", lambda *_, **__: Choice("gpu", "asked for by the test"))
-    monkeypatch.setattr(pipeline, "GpuDecoder", HostDecoder)
-    monkeypatch.setattr(pipeline.SitePipeline, "_tensor", lambda self, output: np.from_dlpack(output.as_tensor()))
-    monkeypatch.setattr(HostDecoder, "launched", 0)
-    return HostDecoder
+    """The pipeline takes the CUDA decoder, with the launcher above instead of a GPU."""
+    monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("gpu", "asked for by the test"))
+    monkeypatch.setattr(cuda, "PngLauncher", HostLauncher)
+    monkeypatch.setattr(HostLauncher, "launched", 0)
+    return HostLauncher
 
 
 def run(store, pool, batches, **options):
-    # Closed whatever happens: a thread that is left would be found by whichever test looks next.
+    # Closed in any case: a later test would find a thread that is left.
     with closing(pipeline.SitePipeline(store, batches, batch_size=5, pool=pool, num_threads=2, **options)) as stages:
         return [(decoded.positions.tolist(), np.array(decoded.stack)) for decoded in stages]
 
 
 def test_packing_keeps_every_stream(store, pool):
     """A batch's streams lie in one buffer, in order, and inflate to the rows of their files."""
-    sites = [store.load(position) for position in range(3)]
-    packed = gpu_decode.pack(sites, store.image_size, Buffers(1), pool)
+    sites = store.read(range(3), check=False)
+    packed = cuda_png.pack(sites, store.image_size, Buffers(1), pool)
     height, width = store.image_size
     assert not packed.streams.status.any()
     assert len(packed.streams.starts) == 18
@@ -120,7 +116,7 @@ def test_packing_keeps_every_stream(store, pool):
         undone = np.empty((height, width), np.uint8)
         unfilter(np.frombuffer(rows + bytes(PADDING), np.uint8), undone)
         assert (undone == plane[0]).all()
-    # What a refused stream is replaced by for nvCOMP: a whole stream of no bytes.
+    # nvCOMP gets a whole stream of no bytes instead of a refused one.
     assert zlib.decompress(packed.buffer[-png_gather.ALIGNMENT :].tobytes(), -15) == b""
 
 
@@ -129,7 +125,7 @@ def test_buffers_are_used_again(store, pool):
     buffers = Buffers(2)
     addresses = set()
     for position in range(6):
-        packed = gpu_decode.pack([store.load(position)], store.image_size, buffers, pool)
+        packed = cuda_png.pack(store.read([position], check=False), store.image_size, buffers, pool)
         addresses.add(packed.buffer.ctypes.data)
         del packed
     assert len(addresses) == 1
@@ -137,7 +133,7 @@ def test_buffers_are_used_again(store, pool):
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 7])
 def test_batches_come_in_order_and_whole(store, pool, on_a_gpu, depth, monkeypatch):
-    """The GPU's way gives the positions and pixels of the host's, to the last, short batch, however many at once."""
+    """The positions and pixels of the host, to the last, short batch, however many batches are launched at once."""
     monkeypatch.setattr(on_a_gpu, "depth", depth)
     batches = [np.array(b) for b in ([3, 1, 4, 0, 5], [9, 2, 6, 5, 3], [8, 7])]
     found = run(store, pool, batches)
@@ -145,7 +141,7 @@ def test_batches_come_in_order_and_whole(store, pool, on_a_gpu, depth, monkeypat
     assert [positions for positions, _ in found] == [b.tolist() for b in batches]
     for positions, stack in found:
         for position, pixels in zip(positions, stack):
-            np.testing.assert_array_equal(pixels, store.pixels(position))
+            np.testing.assert_array_equal(pixels, store.pixels([position])[0])
 
 
 def test_refused_sites_are_decoded_by_the_host(store, pool, on_a_gpu, monkeypatch):
@@ -154,21 +150,20 @@ def test_refused_sites_are_decoded_by_the_host(store, pool, on_a_gpu, monkeypatc
     ((positions, stack),) = run(store, pool, [np.arange(4)])
     assert positions == [0, 1, 2, 3]
     for position, pixels in enumerate(stack):
-        np.testing.assert_array_equal(pixels, store.pixels(position))
+        np.testing.assert_array_equal(pixels, store.pixels([position])[0])
 
 
 def damage(store, position, channel):
-    path = store.paths(position)[channel]
-    data = bytearray(open(path, "rb").read())
+    path = Path(store.paths([position])[0][channel])
+    data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
-    with open(path, "wb") as file:
-        file.write(data)
-    return path
+    path.write_bytes(data)
+    return str(path)
 
 
 def test_a_damaged_file_is_an_error_with_its_name(copy, pool, on_a_gpu):
-    """Without another wish the site's name, file and reason are raised."""
-    store = FileStore(Catalog.read(copy).available(), CHANNELS)
+    """By default the site's name, file and reason are raised."""
+    store = open_store(Catalog.read(copy).available())
     path = damage(store, 2, 4)
     with pytest.raises(SiteError, match="CRC-32") as caught:
         run(store, pool, [np.arange(4)])
@@ -178,7 +173,7 @@ def test_a_damaged_file_is_an_error_with_its_name(copy, pool, on_a_gpu):
 @pytest.mark.parametrize("instead", [6, None])
 def test_a_damaged_site_is_replaced_or_left_out(copy, pool, on_a_gpu, instead):
     """As ``on_fault`` decides; the other samples of the batch are untouched."""
-    store = FileStore(Catalog.read(copy).available(), CHANNELS)
+    store = open_store(Catalog.read(copy).available())
     damage(store, 2, 4)
     faults = []
 
@@ -190,28 +185,28 @@ def test_a_damaged_site_is_replaced_or_left_out(copy, pool, on_a_gpu, instead):
     assert faults == [2]
     assert positions == ([0, 1, 6, 3] if instead else [0, 1, 3])
     for position, pixels in zip(positions, stack):
-        np.testing.assert_array_equal(pixels, store.pixels(position))
+        np.testing.assert_array_equal(pixels, store.pixels([position])[0])
 
 
 def test_a_missing_file_is_replaced_before_packing(copy, pool, on_a_gpu):
-    """A site that can't even be read has a stand-in in the packed batch."""
-    store = FileStore(Catalog.read(copy).available(), CHANNELS)
+    """A site that can't even be read has a substitute in the packed batch."""
+    store = open_store(Catalog.read(copy).available())
     image_size = store.image_size
-    os.remove(store.paths(1)[0])
+    os.remove(store.paths([1])[0][0])
     ((positions, stack),) = run(store, pool, [np.arange(3)], on_fault=lambda *_: 5)
     assert positions == [0, 5, 2]
     assert stack.shape[2:] == image_size
-    np.testing.assert_array_equal(stack[1], store.pixels(5))
+    np.testing.assert_array_equal(stack[1], store.pixels([5])[0])
 
 
-def test_a_loader_on_that_way_delivers_the_same(rxrx_root, stats, on_a_gpu, monkeypatch):
-    """Whole epochs through DataLoader: bit-equal to the host's way, shuffled and augmented, two epochs."""
+def test_a_loader_delivers_the_same(rxrx_root, stats, on_a_gpu, monkeypatch):
+    """Two epochs through DataLoader, shuffled and augmented: the bits that the host's decoding gives."""
     policy = rx.Policy(hflip=0.5, rot90=1.0, stats_jitter=0.1)
     dataset = rx.Dataset(rxrx_root, stats=stats, augment=policy)
     ours = rx.DataLoader(dataset, 5, shuffle=True, device="cpu")
     there = [(images.clone(), labels) for _ in range(2) for images, labels, _ in ours]
     assert on_a_gpu.launched == len(there)
-    monkeypatch.setattr(pipeline, "choose", lambda *_, **__: Choice("host", ""))
+    monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("host", ""))
     loader = rx.DataLoader(dataset, 5, shuffle=True, device="cpu")
     here = [(images.clone(), labels) for _ in range(2) for images, labels, _ in loader]
     assert len(here) == len(there)
@@ -235,63 +230,59 @@ def simulate(name):
     assert run.stdout == "simulated\n"
 
 
+@pytest.mark.slow(14)
 @needs_numba_cuda
 def test_the_decoder_itself_on_the_simulator():
-    """Tables, statuses, both inflates and mending: the real GpuDecoder, with the kernels on the simulator."""
+    """Tables, statuses, both inflates and mending: the real PngLauncher, with the kernels on the simulator."""
     simulate("gpu_simulated.py")
 
 
+@pytest.mark.slow(15)
 @needs_numba_cuda
 def test_batches_are_finished_as_on_the_cpu_on_the_simulator():
     """The real CudaDevice: every preset, views, mixing, dtypes and 16 bits give CpuDevice's bits and strides."""
     simulate("gpu_simulated_device.py")
 
 
-class Deep:
-    """As much of a store of 16-bit files as is asked for: its own decoder is the host's."""
-
-    decodes, dtype = True, np.dtype(np.uint16)
-
-
 def test_choosing(store, pool, monkeypatch):
-    """No GPU and other files: the host. A wish is granted unmeasured, nonsense refused. The faster rate wins, once."""
+    """No GPU or other files: the host. The environment decides unmeasured. Else the faster rate, measured once."""
     monkeypatch.delenv("RXRX_FAST_DECODE", raising=False)
-    asked = dict(batch=8, pool=pool, threads=2)
-    assert decode_choice.choose(store, device=None, **asked).path == "host"
+    asked = {"batch": 8, "pool": pool, "threads": 2}
+    assert choice.choose(store, device=None, **asked).path == "host"
     measured = []
 
     def measure(sites, *_, **__):
         measured.append(len(sites))
-        return decode_choice.compare(800.0, 9000.0, 2, 8)
+        return choice.compare(800.0, 9000.0, 2, 8)
 
-    monkeypatch.setattr(decode_choice, "measure", measure)
-    monkeypatch.setattr(decode_choice, "_made", {})
+    monkeypatch.setattr(choice, "measure", measure)
+    monkeypatch.setattr(choice, "_measured", {})
     for _ in range(2):
-        choice = decode_choice.choose(store, device=0, **asked)
-        assert choice.path == "gpu"
-        assert "9,000 sites/s on the GPU in batches of 8" in choice.why
+        found = choice.choose(store, device=0, **asked)
+        assert found.path == "gpu"
+        assert "9,000 sites/s on the GPU in batches of 8" in found.why
     assert measured == [8]
-    decode_choice.choose(store, device=0, batch=16, pool=pool, threads=2)
+    choice.choose(store, device=0, batch=16, pool=pool, threads=2)
     assert len(measured) == 2
-    assert decode_choice.compare(800.0, 700.0, 1, 8).path == "host"
+    assert choice.compare(800.0, 700.0, 1, 8).path == "host"
     for wish in ("host", "gpu"):
         monkeypatch.setenv("RXRX_FAST_DECODE", wish)
-        assert decode_choice.choose(store, device=0, **asked).path == wish
+        assert choice.choose(store, device=0, **asked).path == wish
     monkeypatch.setenv("RXRX_FAST_DECODE", "cloud")
     with pytest.raises(UsageError, match="RXRX_FAST_DECODE='cloud'"):
-        decode_choice.choose(store, device=0, **asked)
+        choice.choose(store, device=0, **asked)
     monkeypatch.delenv("RXRX_FAST_DECODE")
-    assert decode_choice.choose(Deep(), device=0, **asked).path == "host"
-    store.decodes = False
-    assert decode_choice.choose(store, device=0, **asked).path == "host"
+    for decoders in (("host",), ("dali", "host")):
+        monkeypatch.setattr(store, "decoders", decoders)
+        assert choice.choose(store, device=0, **asked).path == "host"
     assert len(measured) == 2
 
 
 def test_the_host_is_measured_by_decoding(store, pool):
-    """The host's rate is positive and about what its threads can do, and unreadable sites are passed over."""
-    sites = decode_choice._readable(store)
-    assert len(sites) == decode_choice._SITES
-    assert decode_choice._host_rate(sites, store.image_size, pool, 2) > 10
+    """The host's rate is positive, of as many readable sites as are wanted."""
+    sites = choice._readable(store)
+    assert len(sites) == choice._SITES
+    assert choice._host_rate(sites, store.image_size, pool, 2) > 10
 
 
 def test_which_inflate(monkeypatch):
@@ -299,16 +290,16 @@ def test_which_inflate(monkeypatch):
     from rxrx_kernels.cuda import nvcomp
 
     monkeypatch.delenv("RXRX_FAST_INFLATE", raising=False)
-    assert gpu_decode.inflater() == "own"
+    assert cuda_png.inflater() == "own"
     monkeypatch.setenv("RXRX_FAST_INFLATE", "nvcomp")
     monkeypatch.setattr(nvcomp, "available", lambda: True)
-    assert gpu_decode.inflater() == "nvcomp"
+    assert cuda_png.inflater() == "nvcomp"
     monkeypatch.setattr(nvcomp, "available", lambda: False)
     with pytest.raises(UsageError, match="nvCOMP 5 is not installed"):
-        gpu_decode.inflater()
+        cuda_png.inflater()
     monkeypatch.setenv("RXRX_FAST_INFLATE", "zlib")
     with pytest.raises(UsageError, match="RXRX_FAST_INFLATE='zlib'"):
-        gpu_decode.inflater()
+        cuda_png.inflater()
 
 
 @pytest.mark.parametrize(
@@ -322,7 +313,9 @@ def test_which_inflate(monkeypatch):
 def test_a_full_gpu_says_what_to_lower(error):
     """However a library words it: one line with the batch size and what to do. On the CPU it stays as it was."""
     with (
-        pytest.raises(UsageError, match="GPU 0 has no memory left while decoding a batch of 64 .* lower batch_size=64"),
+        pytest.raises(
+            UsageError, match=r"GPU 0 has no memory left while decoding a batch of 64 .* lower batch_size=64"
+        ),
         explained(0, 64, "decoding"),
     ):
         raise error

@@ -1,6 +1,9 @@
-"""Statistics as a table, one row a group and channel."""
+"""Statistics as a pandas.DataFrame, one row for each group and channel."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,13 +12,17 @@ from rxrx_kernels.histogram.uint16 import Histogram
 from rxrx_fast.catalog.table import WELL_TYPES
 from rxrx_fast.errors import UsageError
 
-__all__ = ["extremes", "frame"]
+if TYPE_CHECKING:
+    from rxrx_fast.stats.plate_stats import PlateStats
+
+__all__ = ["data_frame", "extremes"]
 
 
-def frame(stats, level: str) -> pd.DataFrame:
-    """See :meth:`rxrx_fast.PlateStats.frame`."""
+def data_frame(stats: PlateStats, level: str) -> pd.DataFrame:
+    """Make the table: see :meth:`rxrx_fast.PlateStats.frame`."""
+    names: Sequence[str]
     if level == "site":
-        names, sites, columns = stats.sites["site_id"].to_numpy(), np.ones(len(stats), np.int64), stats.moments
+        names, sites, columns = stats.sites["site_id"].tolist(), np.ones(len(stats), np.int64), stats.moments
     else:
         if level not in ("global", "cell_type", "experiment", "plate"):
             raise UsageError(f"level={level!r}: must be global, cell_type, experiment, plate or site")
@@ -25,7 +32,7 @@ def frame(stats, level: str) -> pd.DataFrame:
         columns = _columns(stats, members)
     return pd.DataFrame(
         {
-            level: np.repeat(names, stats.channels),
+            level: np.repeat(np.asarray(names, dtype=object), stats.channels),
             "channel": np.tile(np.arange(1, stats.channels + 1), len(names)),
             "sites": np.repeat(sites, stats.channels),
             **{name: values.reshape(-1) for name, values in columns.items()},
@@ -34,13 +41,13 @@ def frame(stats, level: str) -> pd.DataFrame:
 
 
 def extremes(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and the highest value that was counted, (...), of (..., 256) counts."""
+    """Return the lowest and the highest value that was counted, (...) int64, of (..., 256) counts."""
     seen = counts > 0
     return seen.argmax(-1), counts.shape[-1] - 1 - seen[..., ::-1].argmax(-1)
 
 
-def _columns(stats, members: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """What was counted on each group's plates, by name, (G, C)."""
+def _columns(stats: PlateStats, members: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Statistics of each group's plates by name, (G, C)."""
     kinds, wanted = range(len(WELL_TYPES)), members or [np.zeros(0, np.int64)]
     histogram = Histogram.stack([stats.histogram(plates, kinds) for plates in wanted])
     mean, std = histogram.mean_std()
@@ -56,12 +63,12 @@ def _columns(stats, members: list[np.ndarray]) -> dict[str, np.ndarray]:
     return {name: values[: len(members)] for name, values in columns.items()}
 
 
-def _site_extremes(stats, members: list[np.ndarray]) -> list[np.ndarray]:
+def _site_extremes(stats: PlateStats, members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Darkest and brightest pixel of all sites on each group's plates, (G, C)."""
     plate = stats.sites["plate"].to_numpy()
     inside = [np.isin(plate, plates) for plates in members]
-    parts = (("min", np.min, np.iinfo(np.uint16).max), ("max", np.max, 0))
-    return [
-        np.stack([least(stats.moments[name][mine], axis=0, initial=empty) for mine in inside])
-        for name, least, empty in parts
-    ]
+    least, most = stats.moments["min"], stats.moments["max"]
+    return (
+        np.stack([least[ours].min(axis=0, initial=np.iinfo(np.uint16).max) for ours in inside]),
+        np.stack([most[ours].max(axis=0, initial=0) for ours in inside]),
+    )
