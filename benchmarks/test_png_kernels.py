@@ -1,9 +1,9 @@
-"""Decoding of one site's six PNG files on one core: each step alone, the whole, and what else decodes PNG.
+"""Decoding one site's six PNG files on one core: each step alone, the whole, and other PNG decoders.
 
 pytest benchmarks/test_png_kernels.py --benchmark-only --benchmark-columns=min,median,rounds
 
-Every row is one site, six files of 512 x 512; divide by six for a channel. Each round decodes another of the sites, so
-that neither files nor branches are remembered. Ratios hold within one run only.
+Every row is one site, six files of 512 x 512; divide by six for a channel. Each round decodes another site, so that
+neither caches nor branch predictors remember it. Compare numbers of one run only.
 """
 
 import ctypes
@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rxrx_kernels.deflate import libdeflate as inflate
-from rxrx_kernels.deflate import pair as inflate_pair
+from rxrx_kernels.deflate import libdeflate, pair
 from rxrx_kernels.png import files as png
 from rxrx_kernels.png import unfilter
 
@@ -27,7 +26,7 @@ SITES, SIZE = 20, 512
 
 @pytest.fixture(scope="module")
 def sites():
-    """Lists of six encoded files: real ones where they are, else noise of a cell's smoothness as Pillow writes it."""
+    """Make lists of six encoded files: real ones if present, else smooth noise as Pillow writes it."""
     paths = sorted(REAL.rglob("*.png"))[: 6 * SITES]
     files = [np.fromfile(path, np.uint8) for path in paths] or [_generated(seed) for seed in range(6 * SITES)]
     return [files[k : k + 6] for k in range(0, len(files), 6)]
@@ -43,7 +42,7 @@ def _generated(seed):
 
 
 def stream_of(data):
-    """The zlib stream of a file."""
+    """Join the zlib stream of a file."""
     data, position, pieces = data.tobytes(), 8, []
     while position < len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -54,7 +53,7 @@ def stream_of(data):
 
 
 def measure(benchmark, function, items):
-    """One site a round, the next site each time."""
+    """Measure one site a round, the next site each time."""
     turn = itertools.cycle(items)
     function(next(turn))
     benchmark.pedantic(function, setup=lambda: ((next(turn),), {}), rounds=3 * len(items), warmup_rounds=len(items))
@@ -63,10 +62,10 @@ def measure(benchmark, function, items):
 @pytest.mark.benchmark(group="png: six channels, one core")
 class TestPng:
     def test_inflate_libdeflate(self, benchmark, sites):
-        """Libdeflate alone, the floor of every decoder that uses it."""
-        library = inflate._library()
+        """Inflating by libdeflate, the floor of every decoder that uses it."""
+        library = libdeflate._library()
         call, target = library.libdeflate_zlib_decompress, np.empty(SIZE * (SIZE + 1), np.uint8)
-        keep = inflate.Decompressor()
+        keep = libdeflate.Decompressor()
         work = ctypes.c_void_p(keep.address)
 
         def all_six(streams):
@@ -77,11 +76,11 @@ class TestPng:
         measure(benchmark, all_six, [[stream_of(data) for data in files] for files in sites])
 
     def test_inflate_pair(self, benchmark, sites):
-        """Our own inflater, two streams at once, and its Adler-32; without the unfilter that comes between."""
+        """Inflating by our own inflater, two streams at once, with Adler-32 and without unfiltering."""
         scratch = png.Scratch(SIZE, SIZE)
         states, memories, tails = scratch.pair
         adler32, targets = np.uint64(scratch.functions.adler32), scratch.filtered
-        done = inflate_pair.DONE
+        done = pair.DONE
 
         def all_six(streams):
             states[:] = 0
@@ -92,17 +91,17 @@ class TestPng:
                         held[slot] = waiting.pop()
                         source, size = np.uint64(held[slot].ctypes.data), np.uint64(held[slot].size)
                         target = np.uint64(targets[slot].ctypes.data)
-                        inflate_pair.begin(states[slot], source, size, target, np.uint64(SIZE * (SIZE + 1)))
-                inflate_pair.work(states, memories, tails, adler32)
+                        pair.begin(states[slot], source, size, target, np.uint64(SIZE * (SIZE + 1)))
+                pair.work(states, memories, tails, adler32)
                 for slot in range(2):
-                    if held[slot] is not None and states[slot, inflate_pair.PHASE] != inflate_pair.BUSY:
-                        assert states[slot, inflate_pair.PHASE] == done
-                        held[slot], states[slot, inflate_pair.PHASE] = None, inflate_pair.FREE
+                    if held[slot] is not None and states[slot, pair.PHASE] != pair.BUSY:
+                        assert states[slot, pair.PHASE] == done
+                        held[slot], states[slot, pair.PHASE] = None, pair.FREE
 
         measure(benchmark, all_six, [[np.frombuffer(stream_of(f), np.uint8) for f in files] for files in sites])
 
     def test_unfilter(self, benchmark, sites):
-        """The unfilter alone."""
+        """Unfiltering alone."""
         padding = bytes(unfilter.PADDING)
         rows = [[np.frombuffer(zlib.decompress(stream_of(f)) + padding, np.uint8) for f in files] for files in sites]
         out, work = np.empty((SIZE, SIZE), np.uint8), unfilter.workspace(SIZE, 1)
@@ -133,7 +132,7 @@ class TestPng:
         measure(benchmark, lambda files: [pyspng.load(data) for data in files], encoded)
 
     def test_dali(self, benchmark, sites):
-        """DALI's decoder on one thread, without prefetching; its pipeline's own cost is shared by six files a run."""
+        """DALI's decoder on one thread, without prefetching; six files share the pipeline's own cost."""
         dali = pytest.importorskip("nvidia.dali")
         turn = itertools.cycle(sites)
         pipe = dali.Pipeline(
@@ -149,7 +148,7 @@ class TestPng:
 @pytest.mark.parametrize("threads", sorted({1, 2, os.cpu_count() or 1}))
 @pytest.mark.benchmark(group="png: all sites, threads")
 def test_threads(benchmark, sites, threads):
-    """A pool of threads, a site a task: whether cores add up."""
+    """A pool of threads, one site a task: shows whether it scales with cores."""
     from concurrent.futures import ThreadPoolExecutor
 
     out = np.empty((len(sites), 6, SIZE, SIZE), np.uint8)

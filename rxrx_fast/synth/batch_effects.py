@@ -1,10 +1,10 @@
-"""Batch effects of the size that RxRx1 has: what an experiment, a plate and a well's place do to a picture.
+"""Batch effects as large as RxRx1's: what an experiment, a plate and a well's position change in an image.
 
-`MEANS` sums up RxRx1's published per-image statistics, averaged over each of the 204 plates: per cell type and channel
-the geometric mean of the plate means in grey levels, their standard deviation between experiments and between the
-plates of one experiment (both of the natural logarithm), and the least and greatest plate mean. Within an experiment
-the greatest plate mean is 1.14 times the least in the median, at most 1.62 times. The channels go together: the
-correlation of the logarithms is about 0.65 between experiments and 0.45 between plates (`SHARED_EXPERIMENT`,
+`MEANS` summarises RxRx1's published per-image statistics, averaged over each of the 204 plates: per cell type and
+channel the geometric mean of the plate means in grey levels, their standard deviation between experiments and between
+the plates of one experiment (both of the natural logarithm), and the least and greatest plate mean. Within an
+experiment the greatest plate mean is 1.14 times the least in the median, at most 1.62 times. The channels go together:
+the correlation of the logarithms is about 0.65 between experiments and 0.45 between plates (`SHARED_EXPERIMENT`,
 `SHARED_PLATE` are the loadings, the square roots, of the one common factor).
 """
 
@@ -63,7 +63,7 @@ COLUMNS = range(2, 24)
 
 @dataclass(frozen=True)
 class SiteEffects:
-    """Everything about the picture of a site that the siRNA has no part in. Tuples of six: one value a channel."""
+    """Everything about a site's images that does not depend on the siRNA. Tuples of six: one value per channel."""
 
     mean: tuple[float, ...]  # grey levels aimed at, background included
     offset: tuple[float, ...]  # grey levels of background
@@ -78,14 +78,14 @@ class SiteEffects:
 def plate_means(
     seed: int, experiment: str, plate: int, experiment_effect: float = 1.0, plate_effect: float = 1.0
 ) -> np.ndarray:
-    """The plate's mean grey level aimed at in each channel: (6,) float64; the effects as in :func:`site_effects`.
+    """Sample the plate's mean grey level in each channel from `MEANS`: (6,) float64.
 
-    Drawn from `MEANS`; an experiment keeps to the range of the real plates.
+    An experiment stays within the range of the real plates. Arguments are as for :func:`site_effects`.
     """
     geometric, between, within, least, greatest = np.array(MEANS[experiment.split("-")[0]]).T
     by_experiment = _correlated(generator(seed, "means", experiment), SHARED_EXPERIMENT)
     by_plate = _correlated(generator(seed, "means", experiment, plate), SHARED_PLATE)
-    # The experiment's own level is clipped, not the plates': two plates at the rail would be equal.
+    # The experiment's level is clipped, not the plates': two clipped plates would be equal.
     level = np.clip(geometric * np.exp(experiment_effect * between * by_experiment), least, greatest)
     return level * np.exp(plate_effect * within * by_plate)
 
@@ -99,7 +99,7 @@ def site_effects(
     experiment_effect: float = 1.0,
     plate_effect: float = 1.0,
 ) -> SiteEffects:
-    """Draw what befalls one site: from its experiment, its plate, its well's place on the plate, and chance.
+    """Sample one site's batch effects: of its experiment, its plate, its well's position, and chance.
 
     Parameters
     ----------
@@ -108,7 +108,11 @@ def site_effects(
     plate, site : int
     well : str, a row letter B to O and a two-digit column 02 to 23.
     experiment_effect, plate_effect : float
-        Multiply the deviations of all that experiments, and plates of one experiment, differ in; 1 is RxRx1's size.
+        Multiply the differences between experiments, and between plates of one experiment. 1 is RxRx1's size.
+
+    Returns
+    -------
+    SiteEffects
     """
     of_experiment = generator(seed, "effects", experiment)
     of_plate = generator(seed, "effects", experiment, plate)
@@ -116,12 +120,12 @@ def site_effects(
     of_site = generator(seed, "effects", experiment, plate, well, site)
 
     row, column = ROWS.index(well[0]), int(well[1:]) - COLUMNS.start
-    y, x = 2 * row / (len(ROWS) - 1) - 1, 2 * column / (len(COLUMNS) - 1) - 1  # the place on the plate in [-1, 1]
+    y, x = 2 * row / (len(ROWS) - 1) - 1, 2 * column / (len(COLUMNS) - 1) - 1  # the position on the plate in [-1, 1]
     edge = np.exp(-min(row, len(ROWS) - 1 - row, column, len(COLUMNS) - 1 - column) / 1.2)  # 1 in the outermost wells
 
     e, p = experiment_effect, plate_effect
     mean = plate_means(seed, experiment, plate, e, p)
-    # Dispensing order and evaporation: a slope over the plate, part of it common to the channels.
+    # Dispensing order and evaporation: a slope over the plate, partly common to the channels.
     tilt = of_plate.normal(0, p * 0.05, (2, 6)) + of_plate.normal(0, p * 0.05, (2, 1))
     drift = tilt[0] * x + tilt[1] * y - 0.06 * edge
     chance = 0.07 * _correlated(of_well, 0.7) + 0.03 * _correlated(of_site, 0.7)
@@ -150,8 +154,8 @@ def site_effects(
     vignette = np.exp(of_experiment.normal(0, e * 0.3)) * 0.06 * np.exp(of_plate.normal(0, p * 0.3, 6))
     slope = of_plate.normal(0, p * 0.035, (2, 6)) + of_well.normal(0, 0.02, (2, 1))
     centre = of_plate.normal(0, p * 0.25, (2, 6))
-    # 1 - v ((x - cx)^2 + (y - cy)^2) + slopes, scaled to a mean of about 1: vignetting about a centre beside the
-    # picture's.
+    # 1 - v ((x - cx)^2 + (y - cy)^2) + slopes, scaled to a mean of about 1: vignetting about a centre that is not the
+    # image's.
     illumination = np.stack(
         [
             1 + vignette * 2 / 3,
@@ -164,8 +168,8 @@ def site_effects(
         1,
     )
 
-    # Fuller fields are brighter; the exponent is below 1 because crowded cells are smaller. Only this, the site's own
-    # density, moves the mean: the siRNA's share is divided out when the phantom renormalises.
+    # Fuller fields are brighter. The exponent is below 1 because crowded cells are smaller. Only the site's own density
+    # moves the mean: the renderer normalises each channel, which removes the siRNA's share.
     level = mean * np.exp(drift + chance) * (density / crowd) ** 0.3
     return SiteEffects(
         mean=_floats(np.maximum(level, offset + 0.4)),
@@ -180,7 +184,7 @@ def site_effects(
 
 
 def _correlated(rng: np.random.Generator, loading: float) -> np.ndarray:
-    """(6,) normal deviates within 2.5 that share one factor: their correlation is the loading's square."""
+    """Sample (6,) normal deviates within 2.5 that share one factor: their correlation is the loading's square."""
     common, own = rng.standard_normal(), rng.standard_normal(6)
     return np.clip(loading * common + np.sqrt(1 - loading**2) * own, -2.5, 2.5)
 

@@ -1,7 +1,7 @@
-"""The cells of one picture of the phantom, as tables: where they are, their shapes, and all that is drawn in them.
+"""The cells of one synthetic site, as tables: their positions, their shapes, and everything drawn in them.
 
-Every function draws from the generator it is given, in a fixed order. Lengths are in real pixels (one pixel of a
-512 x 512 image); the tables' columns are those that `rxrx_fast.synth.render_kernels` reads.
+Every function samples from the generator it is given, in a fixed order. Lengths are in real pixels: one pixel of a
+512 x 512 image. `rxrx_fast.synth.render_kernels` documents the tables' columns.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ __all__ = [
     "waves",
 ]
 
-NATIVE = 512  # pixels a side of a real picture
+NATIVE = 512  # pixels a side of a real image
 
 
 def waves(rng: np.random.Generator, count: int, shortest: float, longest: float) -> np.ndarray:
-    """(count, 3): wave vector (x, y; radian a real pixel) and phase of plane waves with periods in the given range."""
+    """Sample plane waves with periods in the given range of real pixels.
+
+    Returns (count, 3) float64: wave vector (x, y; radian per real pixel) and phase.
+    """
     k = 2 * np.pi / np.exp(rng.uniform(np.log(shortest), np.log(longest), count))
     angle, phase = rng.uniform(0, 2 * np.pi, (2, count))
     return np.stack([k * np.cos(angle), k * np.sin(angle), phase], 1)
 
 
 def sum_of_waves(waves: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A smooth field of about unit variance at the places x, y."""
-    total = sum(np.cos(kx * x + ky * y + phase) for kx, ky, phase in waves)
+    """Evaluate a smooth field of about unit variance at the positions x, y."""
+    total: np.ndarray = sum(np.cos(kx * x + ky * y + phase) for kx, ky, phase in waves)
     return total * math.sqrt(2 / len(waves))
 
 
 def grow(rng: np.random.Generator, look: Morphology, density: float, extent: float) -> tuple[np.ndarray, ...]:
     """Place the cells of a square field and give each its shape.
 
-    Returns the tables ``cells``, ``stain`` and ``nuclei`` of the kernels, and which cells have rounded up, (n,) bool.
+    Returns the kernels' tables ``cells``, ``stain`` and ``nuclei``, and which cells have rounded up, (n,) bool.
     """
     wanted = max(1, int(look.count * density * (extent / NATIVE) ** 2 + rng.uniform()))
     candidates = rng.uniform(0, extent, (12 * wanted + 20, 2))
@@ -57,7 +60,7 @@ def grow(rng: np.random.Generator, look: Morphology, density: float, extent: flo
 
     grain = sum_of_waves(waves(rng, 4, 180.0, 700.0), x, y) * 0.9 + rng.uniform(
         0, np.pi
-    )  # the direction neighbours share
+    )  # the direction that neighbours share
     angle = grain + (1 - look.alignment) * rng.uniform(-np.pi / 2, np.pi / 2, n)
     size = np.exp(0.10 * rng.standard_normal(n))
     radius = look.radius * density**-0.25 * (1.6 - 0.6 * crowd[taken]) * size * np.exp(0.08 * rng.standard_normal(n))
@@ -126,12 +129,12 @@ def grow(rng: np.random.Generator, look: Morphology, density: float, extent: flo
 
 
 def _repeat(rng: np.random.Generator, mean: float, cells: np.ndarray) -> np.ndarray:
-    """Row numbers of cells, each about ``mean`` times: what carries a stroke or a spot belongs to one of them."""
+    """Repeat each cell's row number about ``mean`` times: the cells that strokes or spots belong to."""
     return np.repeat(np.arange(len(cells)), rng.poisson(mean, len(cells)))
 
 
 def fibres(rng: np.random.Generator, look: Morphology, cells: np.ndarray) -> np.ndarray:
-    """Stress fibres: they leave two or three focal points at the cell's rim and run along the cell."""
+    """Sample stress fibres, which leave two or three focal points at the cell's rim and run along the cell."""
     k = _repeat(rng, look.fibres, cells)
     n = len(k)
     x, y, angle, along, across = cells[k, :5].T
@@ -164,22 +167,22 @@ def fibres(rng: np.random.Generator, look: Morphology, cells: np.ndarray) -> np.
 
 
 def mitochondria(rng: np.random.Generator, look: Morphology, cells: np.ndarray) -> np.ndarray:
-    """A net of worms around the nucleus, denser on the side to which the cell leans."""
+    """Sample a net of curved lines around the nucleus, denser on the side to which the cell leans."""
     k = _repeat(rng, look.mitochondria, cells)
     n = len(k)
     lean = np.arctan2(cells[k, 11], cells[k, 10])
     around = np.where(rng.uniform(size=n) < 0.7, lean + 0.9 * rng.standard_normal(n), rng.uniform(0, 2 * np.pi, n))
-    nx, ny, turn, na, nb = cells[k, 5:10].T
+    nx, ny, nucleus_angle, na, nb = cells[k, 5:10].T
     rho = 1.05 + rng.exponential(look.mito_reach, n) / np.sqrt(na * nb)
     rho = np.minimum(rho, 0.95 * np.sqrt(cells[k, 3] * cells[k, 4] / (na * nb)))
-    u, v = rho * na * np.cos(around - turn), rho * nb * np.sin(around - turn)
+    u, v = rho * na * np.cos(around - nucleus_angle), rho * nb * np.sin(around - nucleus_angle)
     heading = around + np.where(rng.uniform(size=n) < 0.75, np.pi / 2, 0.0) + 0.45 * rng.standard_normal(n)
     length = look.mito_length * np.exp(0.45 * rng.standard_normal(n))
     light = np.exp(0.5 * rng.standard_normal(n) - 0.1)
     return np.stack(
         [
-            nx + u * np.cos(turn) - v * np.sin(turn),
-            ny + u * np.sin(turn) + v * np.cos(turn),
+            nx + u * np.cos(nucleus_angle) - v * np.sin(nucleus_angle),
+            ny + u * np.sin(nucleus_angle) + v * np.cos(nucleus_angle),
             heading,
             length,
             0.03 * rng.standard_normal(n),
@@ -194,17 +197,17 @@ def mitochondria(rng: np.random.Generator, look: Morphology, cells: np.ndarray) 
 
 
 def golgi(rng: np.random.Generator, look: Morphology, cells: np.ndarray) -> np.ndarray:
-    """A cap of vesicles on one side of the nucleus: spots whose arc is the Golgi's spread."""
+    """Sample a cap of vesicles on one side of the nucleus: spots whose arc is the Golgi's spread."""
     k = _repeat(rng, look.golgi_spots, cells)
     n = len(k)
     around = np.arctan2(cells[k, 11], cells[k, 10]) + look.golgi_spread * rng.standard_normal(n)
-    nx, ny, turn, na, nb = cells[k, 5:10].T
+    nx, ny, nucleus_angle, na, nb = cells[k, 5:10].T
     rho = 1.05 + rng.exponential(0.12 + 0.14 * look.golgi_spread, n)
-    u, v = rho * na * np.cos(around - turn), rho * nb * np.sin(around - turn)
+    u, v = rho * na * np.cos(around - nucleus_angle), rho * nb * np.sin(around - nucleus_angle)
     return np.stack(
         [
-            nx + u * np.cos(turn) - v * np.sin(turn),
-            ny + u * np.sin(turn) + v * np.cos(turn),
+            nx + u * np.cos(nucleus_angle) - v * np.sin(nucleus_angle),
+            ny + u * np.sin(nucleus_angle) + v * np.cos(nucleus_angle),
             1.0 * np.exp(0.25 * rng.standard_normal(n)),
             np.exp(0.5 * rng.standard_normal(n)),
             np.ones(n),
@@ -214,7 +217,7 @@ def golgi(rng: np.random.Generator, look: Morphology, cells: np.ndarray) -> np.n
 
 
 def nucleoli(rng: np.random.Generator, look: Morphology, nuclei: np.ndarray) -> np.ndarray:
-    """Round bright bodies inside the nuclei."""
+    """Sample round bright bodies inside the nuclei."""
     k = np.repeat(np.arange(len(nuclei)), 1 + rng.poisson(max(0.0, look.nucleoli - 1), len(nuclei)))
     n = len(k)
     x, y, angle, along, across = nuclei[k, :5].T
@@ -235,7 +238,7 @@ def nucleoli(rng: np.random.Generator, look: Morphology, nuclei: np.ndarray) -> 
 def granules_and_debris(
     rng: np.random.Generator, look: Morphology, cells: np.ndarray, rounded: np.ndarray, extent: float
 ) -> list[np.ndarray]:
-    """Per channel the spots that lie on top: granules, round cells, cells out of focus above the layer, debris."""
+    """Sample each channel's spots on top: granules, round cells, cells out of focus above the layer, debris."""
 
     def table(xy: np.ndarray, sigma: np.ndarray, peak: np.ndarray, power: float) -> np.ndarray:
         return np.column_stack([xy, sigma, peak, np.full(len(xy), power)])

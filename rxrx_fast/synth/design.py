@@ -1,8 +1,8 @@
-"""What a synthetic RxRx1 consists of: which experiments, plates and wells there are, and which siRNA is in each well.
+"""The plan of a synthetic RxRx1: its experiments, plates and wells, and the siRNA in each well.
 
-The plan has the real structure. A plate has 308 wells, rows B to O by columns 2 to 23: well B02 untreated, 30 positive
-controls on 30 fixed wells in random order, 277 treatments anywhere else. The 1,108 treatments fall into four disjoint
-groups, one a plate; which plate carries which group is drawn anew for every experiment, and so are the positions.
+The plan has the real structure. A plate has 308 wells, rows B to O by columns 2 to 23. Well B02 is untreated, 30 fixed
+wells have the 30 positive controls in random order, and the other 277 have treatments. The 1,108 treatments are in four
+disjoint groups, one per plate. Each experiment has its own random order of groups and positions.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ LAYOUTS = ("rxrx", "kaggle")
 WELLS = len(ROWS) * len(COLUMNS)  # 308
 UNTREATED_WELL = "B02"
 CONTROL_WELLS = tuple(f"{row}{column:02d}" for row in "CFHJM" for column in (3, 7, 11, 15, 19, 22))
-# How many experiments of a type RxRx1 has: train, test. The test experiments' numbers follow on the train ones'.
+# RxRx1's experiments of each cell type: train, test. The test experiments are numbered after the train ones.
 REAL_EXPERIMENTS = {"HUVEC": (16, 8), "RPE": (7, 4), "HEPG2": (7, 4), "U2OS": (3, 2)}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a synthetic data set is made from; written to ``synthetic.json``.
+    """The parameters of a synthetic data set, as written to ``synthetic.json``; see `rxrx_fast.synth.writer.generate`.
 
-    ``strength`` multiplies what siRNAs do to cells, the other two what experiments, and plates of one experiment,
-    differ in.
+    Raises
+    ------
+    UsageError
+        If one is out of range.
     """
 
     layout: str
@@ -72,6 +74,7 @@ class Well:
 
     @property
     def cell_type(self) -> str:
+        """The first part of the experiment's name."""
         return _split_name(self.experiment)[0]
 
     @property
@@ -82,21 +85,40 @@ class Well:
 
     @property
     def well_type(self) -> str:
+        """``"negative_control"``, ``"positive_control"`` or ``"treatment"``."""
         if self.sirna == NEGATIVE_CONTROL:
             return "negative_control"
         return "positive_control" if self.sirna in POSITIVE_CONTROLS else "treatment"
 
     @property
     def well_id(self) -> str:
+        """Experiment, plate and well, as in RxRx1's metadata."""
         return f"{self.experiment}_{self.plate}_{self.well}"
 
 
 def experiment_names(count: int, cell_types: Sequence[str] = ()) -> list[str]:
-    """Names for a number of experiments, numbered as in RxRx1 and spread over cell types and splits.
+    """Choose experiments, numbered as in RxRx1 and spread over cell types and splits.
 
     Fewer than four are all HUVEC, RxRx1's largest part, so that something can be learned across experiments. From four
-    on the cell types take turns. A type's second, fifth, eighth... experiment is a test one; of exactly four, the U2OS
-    one is. So both splits exist from two up. With ``cell_types`` they are of these alone.
+    on, the cell types take turns. A type's second, fifth, eighth... experiment is a test one; of exactly four, the U2OS
+    one is. So both splits exist from two experiments on.
+
+    Parameters
+    ----------
+    count : int
+        1 to 51.
+    cell_types : sequence of str, optional
+        Only these.
+
+    Returns
+    -------
+    list of str
+        Sorted names, such as ``["HUVEC-01", "HUVEC-17"]``.
+
+    Raises
+    ------
+    UsageError
+        If a cell type is unknown, or RxRx1 has fewer experiments.
     """
     unknown = sorted(set(cell_types) - set(REAL_EXPERIMENTS))
     if unknown:
@@ -120,7 +142,7 @@ def experiment_names(count: int, cell_types: Sequence[str] = ()) -> list[str]:
 
 
 def plan(parameters: Parameters) -> list[Well]:
-    """Every well of the data set, in the order of experiment, plate and well."""
+    """List every well of a data set, in the order of experiment, plate and well."""
     seed, wells = parameters.seed, parameters.wells
     control_count = max(1, round((wells - 1) * len(POSITIVE_CONTROLS) / (WELLS - 1)))
     treatment_count = wells - 1 - control_count
@@ -133,7 +155,7 @@ def plan(parameters: Parameters) -> list[Well]:
 
     result = []
     for experiment in parameters.experiments:
-        # Only as many groups as plates: with one plate, every experiment must carry the same group or no label recurs.
+        # As many groups as plates: with one plate, all experiments must have the same group, or no label would recur.
         carried = generator(seed, "plates", experiment, parameters.plates).permutation(parameters.plates)
         for plate in range(1, parameters.plates + 1):
             rng = generator(seed, "positions", experiment, plate)
@@ -146,7 +168,7 @@ def plan(parameters: Parameters) -> list[Well]:
 
 
 def _numbers(train: int, test: int) -> Iterator[int]:
-    """The numbers of a cell type's experiments in the order of their use: train, test, train, train, test, train..."""
+    """Yield a cell type's experiment numbers in the order of their use: train, test, train, train, test, train..."""
     trains, tests = iter(range(1, train + 1)), iter(range(train + 1, train + test + 1))
     for i in range(3 * (train + test)):
         number = next(tests if i % 3 == 1 else trains, None)
@@ -164,7 +186,7 @@ def _split_name(experiment: object) -> tuple[str, int]:
 
 
 def check_integer(name: str, value: object, least: int, greatest: int) -> None:
-    """Refuse with the argument's name what is not an integer in the closed range."""
+    """Raise UsageError, with the argument's name, unless the value is an integer in the closed range."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
         raise UsageError(f"{name} must be an integer from {least} to {greatest}, got {value!r}")
 

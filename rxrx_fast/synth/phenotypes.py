@@ -1,8 +1,8 @@
-"""What the cells of the phantom look like: four cell types, and what each siRNA changes about them.
+"""What synthetic cells look like: four cell types, and what each siRNA changes about them.
 
-A phenotype is a vector of independent morphological factors, each a standard-normal-like number that scales one
-property of the cells (`FACTORS`). It depends on the siRNA alone, never on a generator's seed, so that "siRNA 17" looks
-alike in every synthetic data set, in every experiment and in every cell type.
+A phenotype is a vector of independent morphological factors (`FACTORS`). Each is a standard-normal-like number that
+scales one property of the cells. A phenotype depends on the siRNA alone and never on a seed, so siRNA 17 looks alike in
+every synthetic data set, experiment and cell type.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FACTORS = (
 )
 
 TREATMENT_STRENGTH = 0.65  # median over treatments of the factors' standard deviation: subtle to moderate
-CONTROL_STRENGTH = 1.5  # the positive controls are there because one sees them
+CONTROL_STRENGTH = 1.5  # the effect of a positive control is visible
 
 
 @dataclass(frozen=True)
@@ -288,24 +288,22 @@ CELL_TYPES = {
 
 @lru_cache(maxsize=2048)
 def phenotype(sirna: int, strength: float = 1.0) -> tuple[float, ...]:
-    """The morphological factors of a siRNA: one number a name in `FACTORS`, in [-3, 3], all 0 for untreated cells.
+    """Return the morphological factors of a siRNA: one number per name in `FACTORS`, in [-3, 3].
 
-    ``strength`` multiplies them, before the limits.
+    They are 0 for untreated cells. ``strength`` multiplies them before the limits.
     """
     if sirna == NEGATIVE_CONTROL:
         return (0.0,) * len(FACTORS)
     rng = generator("phenotype", sirna)
-    if sirna in POSITIVE_CONTROLS:
-        own = CONTROL_STRENGTH
-    else:
-        own = TREATMENT_STRENGTH * np.exp(0.35 * rng.standard_normal())
+    control = sirna in POSITIVE_CONTROLS
+    own = CONTROL_STRENGTH if control else TREATMENT_STRENGTH * np.exp(0.35 * rng.standard_normal())
     return tuple(float(z) for z in np.clip(strength * own * rng.standard_normal(len(FACTORS)), -3.0, 3.0))
 
 
 def morphology(cell_type: str, sirna: int, strength: float = 1.0) -> Morphology:
-    """The average cell of a type after a siRNA, ``strength`` times as different as by default.
+    """Describe the average cell of a type after a siRNA, ``strength`` times as different as by default.
 
-    The density changes by a few per cent only: counting cells must not give the label away.
+    The density changes by a few per cent only: counting cells must not reveal the label.
     """
     base = CELL_TYPES[cell_type]
     z = dict(zip(FACTORS, phenotype(sirna, strength), strict=True))

@@ -1,4 +1,4 @@
-"""Random numbers with a name: a generator that depends on the words that identify a thing, and on nothing else."""
+"""Counter-based random generators that are named by what they are for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ __all__ = ["generator"]
 
 
 def generator(*identity: object) -> np.random.Generator:
-    """A Philox generator keyed by the 128-bit BLAKE2 digest of ``identity``, the parts' ``str`` joined by ``/``.
+    """Make a random generator that depends on ``identity`` alone.
 
-    The same identity gives the same numbers in every process, on every machine and in any order of calls (Python's
-    ``hash`` would not).
+    It is a Philox generator. Its key is the 128-bit BLAKE2 digest of the parts' ``str``, joined by ``/``. The same
+    identity gives the same numbers in every process, on every machine and in any order of calls. Python's ``hash``
+    would not.
+
+    Parameters
+    ----------
+    *identity : object
+        Such as ``"site", seed, experiment, plate``.
+
+    Returns
+    -------
+    numpy.random.Generator
     """
     digest = hashlib.blake2b("/".join(map(str, identity)).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

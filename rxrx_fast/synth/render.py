@@ -1,17 +1,20 @@
-"""The image model: cells, six dyes, optics and a camera, from a small description of a site to uint8 pictures.
+"""Synthetic rendering: from a small description of a site to uint8 images of cells under six dyes.
 
-A site is drawn in this order: a patchy layer of cells; their nuclei; strokes for actin fibres, mitochondria and Golgi,
-spots for nucleoli, granules and debris; then per pixel what each dye shows there; then the microscope (a point-spread
-function with a wide skirt of out-of-focus light); then the camera (illumination, background, photon and read noise,
-eight bits).
+A site is drawn in this order:
 
-Two rules make the pictures useful for testing learning. *The mean says nothing of the siRNA*: before the batch effects
-each channel is divided by its own mean, so the label lives in shapes and textures. *The batch effects say nothing of
-the siRNA either*: they are a function of the place on the plate and of chance (`rxrx_fast.synth.batch_effects`).
+1. a patchy layer of cells, and their nuclei;
+2. strokes for actin fibres, mitochondria and Golgi, spots for nucleoli, granules and debris;
+3. the light of each dye at every pixel;
+4. the microscope: a point-spread function with a wide skirt of out-of-focus light;
+5. the camera: illumination, background, photon and read noise, eight bits.
 
-Smaller pictures share the loss fairly: a picture of 512 / k pixels a side shows a field smaller by the square root of
-k, at a resolution lower by the square root of k, so that 64 pixels (k = 8) still hold a dozen cells whose nuclei span 8
-pixels. Above 512 the field grows.
+Two rules make the images useful for testing learning. *The mean does not depend on the siRNA*: before the batch effects
+each channel is divided by its own mean, so only shapes and textures show the label. *The batch effects do not depend on
+the siRNA*: they are a function of the position on the plate and of chance (`rxrx_fast.synth.batch_effects`).
+
+A smaller image loses field and resolution alike: an image of 512 / k pixels a side shows a field smaller by the square
+root of k, at a resolution lower by the square root of k. So 64 pixels (k = 8) still show a dozen cells whose nuclei
+span 8 pixels. Above 512 the field grows.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ MARGIN = 14.0  # real pixels drawn beyond every side and cut off, so that cells 
 HAZE_SIGMA = 9.0  # real pixels, the skirt of the point-spread function
 # Texture bands: period of the peak in real pixels (at least 2.5 grid pixels are drawn) and width in octaves.
 BANDS = {"reticulum": (5.2, 1.0), "cloud": (34.0, 0.6), "grain": (3.2, 0.7), "chromatin": (5.0, 0.8)}
-WARP = (44.0, 0.6, 3.2)  # the bending of cell borders: period, width in octaves, amplitude in real pixels
+WARP = (44.0, 0.6, 3.2)  # displacement of cell borders: period, width in octaves, amplitude in real pixels
 
 
 @dataclass(frozen=True)
 class SiteSpec:
-    """All that a picture depends on.
+    """Everything that a site's images depend on.
 
     Parameters
     ----------
@@ -62,15 +65,18 @@ class SiteSpec:
 
 
 def render_site(spec: SiteSpec) -> np.ndarray:
-    """Draw a site.
+    """Render a site.
+
+    Equal descriptions give equal bytes, with any NumPy that keeps its random streams.
+
+    Parameters
+    ----------
+    spec : SiteSpec
 
     Returns
     -------
-    (6, size, size) uint8, channels in the order of RxRx1: nuclei, ER, actin, nucleoli and RNA, mitochondria, Golgi.
-
-    Notes
-    -----
-    A pure function: equal descriptions give equal bytes, with any NumPy that keeps its random streams.
+    (6, size, size) uint8
+        Channels in the order of RxRx1: nuclei, ER, actin, nucleoli and RNA, mitochondria, Golgi.
     """
     size, effects = spec.size, spec.effects
     pitch = math.sqrt(NATIVE / size) if size < NATIVE else 1.0
@@ -140,7 +146,7 @@ def render_site(spec: SiteSpec) -> np.ndarray:
 
 
 class _Fields:
-    """Smooth random fields, all cut from one spectrum of white noise: disjoint bands of it are independent."""
+    """Smooth random fields, all from one spectrum of white noise: disjoint bands are independent."""
 
     def __init__(self, rng: np.random.Generator, grid: int, pitch: float) -> None:
         self._pitch, self._grid = pitch, grid
@@ -153,18 +159,20 @@ class _Fields:
         self._waves = tables.waves(rng, 5, 150.0, 600.0)
 
     def unevenness(self, spread: float) -> np.ndarray:
-        """(H, W) float32: the stain's slow drift over the field, a lognormal field of this spread (of the natural
-        logarithm).
+        """Compute the stain's slow drift over the field, (H, W) float32.
+
+        It is lognormal; ``spread`` is the standard deviation of its natural logarithm.
         """
-        place = np.arange(self._grid) * self._pitch
-        field = tables.sum_of_waves(self._waves, place[None, :], place[:, None])
+        position = np.arange(self._grid) * self._pitch
+        field = tables.sum_of_waves(self._waves, position[None, :], position[:, None])
         return np.exp(spread * field).astype(np.float32)
 
 
 @lru_cache(maxsize=16)
 def _band(grid: int, pitch: float, period: float, octaves: float) -> np.ndarray:
-    """The spectral weight of a band-limited texture of unit variance: log-normal about 1 / period, (grid, grid // 2 +
-    1) float32.
+    """Compute the spectral weight of a band-limited texture of unit variance, log-normal about 1 / period.
+
+    Returns (grid, grid // 2 + 1) float32.
     """
     frequency = _frequency(grid)
     peak = pitch / max(period, 2.5 * pitch)
@@ -180,8 +188,9 @@ def _band(grid: int, pitch: float, period: float, octaves: float) -> np.ndarray:
 
 @lru_cache(maxsize=96)
 def _optics(grid: int, pitch: float, sigma: float, haze: float) -> np.ndarray:
-    """The optical transfer function: a Gaussian core and a wide skirt of out-of-focus light, (grid, grid // 2 + 1)
-    float32.
+    """Compute the optical transfer function: a Gaussian core and a wide skirt of out-of-focus light.
+
+    Returns (grid, grid // 2 + 1) float32.
     """
     square = _frequency(grid) ** 2 / pitch**2
     core = np.exp(-2 * math.pi**2 * sigma**2 * square)
@@ -194,7 +203,7 @@ def _frequency(grid: int) -> np.ndarray:
 
 
 def _style(look: Morphology) -> np.ndarray:
-    """The row ``style`` of `rxrx_fast.synth.render_kernels.shade`."""
+    """Collect the row ``style`` of `rxrx_fast.synth.render_kernels.shade`."""
     return np.array(
         [
             look.er_reach,

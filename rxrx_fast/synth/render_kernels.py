@@ -1,8 +1,8 @@
-"""The compiled loops of the phantom: place cells, find whose pixel is whose, draw, shade, expose.
+"""The compiled loops of synthetic rendering: place cells, assign pixels to cells, draw, shade, expose.
 
-All lengths are in "real pixels": one pixel of a 512 x 512 RxRx1 image. A grid of another pitch (real pixels a grid
-pixel) samples the same scene more coarsely. Tables are float64, one row a thing; pixel maps are float32. Nothing here
-uses fast-math, so the order of the additions, and with it every byte, is fixed.
+All lengths are in real pixels: one pixel of a 512 x 512 RxRx1 image. A grid of another pitch (real pixels per grid
+pixel) samples the same scene more coarsely. Tables are float64 with a row per object; pixel maps are float32. Nothing
+uses fast-math, so the order of additions, and every byte, is fixed.
 """
 
 from __future__ import annotations
@@ -14,25 +14,30 @@ from numba import njit
 
 __all__ = ["expose", "nearest_cells", "paint_nuclei", "paint_spots", "paint_strokes", "place_cells", "shade"]
 
-FAR = np.float32(9.0)  # a normalised distance that stands for "no such cell"
+FAR = np.float32(9.0)  # the normalised distance of "no cell"
 
 
 @njit(cache=True, nogil=True)
-def place_cells(candidates, density, spacing, wanted, extent):
-    """Thrown darts that keep their distance: which candidates become cells.
+def place_cells(candidates: np.ndarray, density: np.ndarray, spacing: float, wanted: int, extent: float) -> np.ndarray:
+    """Choose the candidates that become cells: in order, those that keep their distance from all before (Poisson disk).
 
     Parameters
     ----------
-    candidates : (n, 2) float64, the darts (x, y), in order of throwing.
-    density : (n,) float64 in [0, 1], the chance-like weight of a place; the distance that a dart keeps grows as it
-        falls, and below 0.05 nothing grows (a hole in the monolayer).
-    spacing : float, the distance kept at density 1, real pixels.
-    wanted : int, the number of cells after which to stop.
-    extent : float, the side of the square field; places beside it are wrapped nowhere.
+    candidates : (n, 2) float64
+        Random positions (x, y).
+    density : (n,) float64 in [0, 1]
+        The lower it is, the larger is the distance kept. Below 0.05 nothing grows (a hole in the monolayer).
+    spacing : float
+        The distance kept at density 1.
+    wanted : int
+        The number of cells after which to stop.
+    extent : float
+        The side of the square field. It does not wrap around.
 
     Returns
     -------
-    (m,) int64 indices of the candidates taken, m <= wanted.
+    (m,) int64
+        Indices of the candidates taken, m <= wanted.
     """
     side = max(1, int(extent / spacing))
     heads = np.full((side, side), -1, np.int64)
@@ -63,10 +68,19 @@ def place_cells(candidates, density, spacing, wanted, extent):
 
 
 @njit(cache=True, nogil=True)
-def nearest_cells(cells, pitch, warp_x, warp_y, owner, runner, first, second):
-    """For each pixel the cell it belongs to and how far it is from that cell's and the next cell's centre.
+def nearest_cells(
+    cells: np.ndarray,
+    pitch: float,
+    warp_x: np.ndarray,
+    warp_y: np.ndarray,
+    owner: np.ndarray,
+    runner: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+) -> None:
+    """Find each pixel's nearest and next nearest cell, and its distance from both centres.
 
-    The distance is elliptical, 1 at the cell's nominal edge; the warp fields bend the plane first, so that no border is
+    The distance is elliptical, 1 at the cell's nominal edge. The warp fields displace the plane first, so no border is
     straight.
 
     Parameters
@@ -107,7 +121,7 @@ def nearest_cells(cells, pitch, warp_x, warp_y, owner, runner, first, second):
 
 
 @njit(cache=True, nogil=True)
-def paint_nuclei(nuclei, pitch, chromatin, light, cover):
+def paint_nuclei(nuclei: np.ndarray, pitch: float, chromatin: np.ndarray, light: np.ndarray, cover: np.ndarray) -> None:
     """Add every nucleus: its light, and the share of the pixel that it covers.
 
     Nuclei that overlap add up, as in a wide-field image.
@@ -122,7 +136,7 @@ def paint_nuclei(nuclei, pitch, chromatin, light, cover):
     height, width = light.shape
     for k in range(nuclei.shape[0]):
         x, y, angle, along, across, bright, contrast = nuclei[k, :7]
-        bend2, phase2, bend3, phase3 = nuclei[k, 7:11]
+        lobe2, phase2, lobe3, phase3 = nuclei[k, 7:11]
         cosine, sine = math.cos(angle), math.sin(angle)
         edge = 0.9 / math.sqrt(along * across) * max(1.0, pitch * 0.8)  # half the width of the soft rim
         reach = 1.5 * max(along, across) + 2 * pitch
@@ -135,7 +149,7 @@ def paint_nuclei(nuclei, pitch, chromatin, light, cover):
                 if rho > 1.5:
                     continue
                 phi = math.atan2(v, u)
-                rho *= 1.0 + bend2 * math.cos(2 * phi + phase2) + bend3 * math.cos(3 * phi + phase3)
+                rho *= 1.0 + lobe2 * math.cos(2 * phi + phase2) + lobe3 * math.cos(3 * phi + phase3)
                 t = min(1.0, max(0.0, 0.5 + (1.0 - rho) / (2.5 * edge)))
                 if t <= 0.0:
                     continue
@@ -147,8 +161,8 @@ def paint_nuclei(nuclei, pitch, chromatin, light, cover):
 
 
 @njit(cache=True, nogil=True)
-def paint_spots(spots, pitch, out):
-    """Add round spots of equal peak whatever the pitch, unless they are smaller than a pixel.
+def paint_spots(spots: np.ndarray, pitch: float, out: np.ndarray) -> None:
+    """Add round spots, whose peak does not depend on the pitch unless they are smaller than a pixel.
 
     Parameters
     ----------
@@ -170,12 +184,14 @@ def paint_spots(spots, pitch, out):
 
 
 @njit(cache=True, nogil=True)
-def paint_strokes(strokes, cells, owner, pitch, wiggle, out):
+def paint_strokes(
+    strokes: np.ndarray, cells: np.ndarray, owner: np.ndarray, pitch: float, wiggle: np.ndarray, out: np.ndarray
+) -> None:
     """Add thin curved lines: actin fibres, mitochondria, Golgi ribbons.
 
-    A stroke advances a grid pixel (at least a real one) a step and leaves its light on the four nearest pixels, so a
-    line's light is the same at every pitch; the point-spread function gives it its width later. A stroke belongs to a
-    cell: over that cell's nucleus, and outside the cell, only a share of its light stays.
+    At each step a stroke advances by a grid pixel, and at least by a real one, and adds its light to the four nearest
+    pixels. So a line's light is the same at every pitch. The point-spread function later gives it its width. A stroke
+    belongs to a cell: over that cell's nucleus, and outside of the cell, only a share of its light stays.
 
     Parameters
     ----------
@@ -184,7 +200,7 @@ def paint_strokes(strokes, cells, owner, pitch, wiggle, out):
         cell.
     cells : (m, >= 10) float64; columns 5 to 9 are the nucleus: x, y, angle, semi-axis along, semi-axis across.
     owner : (H, W) int32, from `nearest_cells`.
-    wiggle : (w,) float64 standard normal numbers; stroke k reads them from 131 k on, round and round.
+    wiggle : (w,) float64 standard normal numbers; stroke k reads them from 131 k on, modulo w.
     out : (H, W) float32, added to.
     """
     height, width = out.shape
@@ -202,7 +218,8 @@ def paint_strokes(strokes, cells, owner, pitch, wiggle, out):
             x += step * math.cos(angle)
             y += step * math.sin(angle)
             gx, gy = x / pitch, y / pitch
-            j, i = int(math.floor(gx)), int(math.floor(gy))
+            # Numba's floor returns a float.
+            j, i = int(math.floor(gx)), int(math.floor(gy))  # noqa: RUF046
             if i < 0 or j < 0 or i + 1 >= height or j + 1 >= width:
                 continue
             along = (x - nx) * cosine + (y - ny) * sine
@@ -222,24 +239,24 @@ def paint_strokes(strokes, cells, owner, pitch, wiggle, out):
 
 @njit(cache=True, nogil=True)
 def shade(
-    cells,
-    stain,
-    pitch,
-    owner,
-    runner,
-    first,
-    second,
-    nuclear,
-    cover,
-    textures,
-    actin,
-    mitochondria,
-    golgi,
-    nucleoli,
-    style,
-    out,
-):
-    """What every dye shows at every pixel, before optics and camera.
+    cells: np.ndarray,
+    stain: np.ndarray,
+    pitch: float,
+    owner: np.ndarray,
+    runner: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    nuclear: np.ndarray,
+    cover: np.ndarray,
+    textures: np.ndarray,
+    actin: np.ndarray,
+    mitochondria: np.ndarray,
+    golgi: np.ndarray,
+    nucleoli: np.ndarray,
+    style: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Compute the light of every dye at every pixel, before optics and camera.
 
     Parameters
     ----------
@@ -250,7 +267,7 @@ def shade(
     nuclear, cover : from `paint_nuclei`.
     textures : (3, H, W) float32 of unit variance: reticulum, cloud, grain.
     actin, mitochondria, golgi, nucleoli : (H, W) float32 maps of strokes and spots.
-    style : (17,) float64, see `rxrx_fast.synth.render.STYLE`.
+    style : (17,) float64, from ``_style`` of `rxrx_fast.synth.render`.
     out : (6, H, W) float32, written, arbitrary units.
     """
     height, width = owner.shape
@@ -349,8 +366,18 @@ def shade(
 
 
 @njit(cache=True, nogil=True)
-def expose(signal, margin, level, offset, light, shot, read, noise, out):
-    """The camera: illumination, background, photon and read noise, then eight bits.
+def expose(
+    signal: np.ndarray,
+    margin: int,
+    level: float,
+    offset: float,
+    light: np.ndarray,
+    shot: float,
+    read: float,
+    noise: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Apply the camera: illumination, background, photon and read noise, then eight bits.
 
     Parameters
     ----------

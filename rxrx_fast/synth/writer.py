@@ -1,10 +1,9 @@
-"""An RxRx1 that anyone can generate: the real structure, files and metadata, and pictures worth learning from.
+"""Write a synthetic RxRx1: the real structure, files and metadata, and images that a model can learn from.
 
-`rxrx_fast.synth.design` says which wells exist and what is in them, `rxrx_fast.synth.render` draws a site, and `generate`
-writes it all.
+`rxrx_fast.synth.design` plans the wells, `rxrx_fast.synth.render` draws a site, and `generate` writes the files.
 
-What a file holds depends on the seed, its experiment, plate, well, site, channel and size, and its well's siRNA; never
-on the number of workers, the order of work, the layout, or on which other experiments are generated.
+A file's bytes depend on the seed, its experiment, plate, well, site, channel and size, and its well's siRNA. They do
+not depend on the number of workers, the order of work, the layout, or the other experiments.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from typing import cast
 
 import pandas as pd
 from PIL import Image
@@ -33,12 +33,12 @@ from rxrx_fast.synth.render import SiteSpec, render_site
 
 __all__ = ["generate"]
 
-VERSION = 1  # of the bytes that a seed stands for: raise it with every change to a picture or to the plan
+VERSION = 1  # of the bytes that a seed gives: raise it with every change of an image or of the plan
 MANIFEST = "synthetic.json"
 CHANNELS = 6
 _FACTORS = ("strength", "experiment_effect", "plate_effect")
 PARTIAL = ".part"  # ending of a file being written
-SMALL = 3_000_000  # pixels a channel in all, about two seconds of work: under it a pool costs more than it saves
+SMALL = 3_000_000  # pixels per channel, about two seconds of work: below it a pool costs more than it saves
 
 
 def generate(
@@ -57,39 +57,55 @@ def generate(
     workers: int | None = None,
     quiet: bool = False,
 ) -> str:
-    """Write a synthetic RxRx1 into the folder ``out``; interrupted, it goes on where it stopped when called again.
+    """Write a synthetic RxRx1 into the folder ``out``. Called again after an interruption, it writes what is missing.
 
     Parameters
     ----------
-    out : a folder that is new, empty, or holds an earlier run with the same parameters.
-    layout : ``"rxrx"`` as rxrx.ai publishes it (``images/`` and metadata.csv) or ``"kaggle"`` as the 2019 competition
-        did (``train/``, ``test/`` and four CSVs).
-    experiments : a count from 1 to 51, spread over cell types and splits (see `experiment_names`), or names such as
+    out : path
+        A folder that is new, empty, or holds an earlier run with the same parameters.
+    layout : str
+        ``"rxrx"`` as published by rxrx.ai (``images/`` and metadata.csv), or ``"kaggle"`` as in the 2019 competition
+        (``train/``, ``test/`` and four CSVs).
+    experiments : int or sequence of str
+        A count from 1 to 51, spread over cell types and splits (see `experiment_names`), or names such as
         ``["RPE-01", "RPE-08"]``.
-    plates : 1 to 4 an experiment.
-    wells : 3 to 308 a plate. With fewer than 308 a plate keeps its untreated well and a share of its controls and
+    plates : int
+        1 to 4 per experiment.
+    wells : int
+        3 to 308 per plate. With fewer than 308 a plate keeps its untreated well and a share of its controls and
         treatments, the same ones in every experiment.
-    sites : pictures a well; RxRx1 has 2.
-    size : pixels a side; RxRx1 has 512. Smaller pictures show less at a lower resolution (see `rxrx_fast.synth.render`).
-    seed : the data set's number.
-    strength : multiplies what siRNAs do to cells; 1 is subtle to moderate, as in RxRx1.
-    experiment_effect, plate_effect : multiply what experiments, and plates of one experiment, differ in; 1 is the size
-        that RxRx1's published statistics have.
-    workers : processes; None takes one a core, or none at all where there is little to do; 1 works in this process.
-    quiet : show no progress bar.
+    sites : int
+        Sites per well; RxRx1 has 2.
+    size : int
+        Pixels a side; RxRx1 has 512. Smaller images show a smaller field at a lower resolution (see
+        `rxrx_fast.synth.render`).
+    seed : int
+    strength : float
+        Multiplies the siRNAs' effects on cells; 1 is subtle to moderate, as in RxRx1.
+    experiment_effect, plate_effect : float
+        Multiply the differences between experiments, and between plates of one experiment; 1 is the size in RxRx1's
+        published statistics.
+    workers : int, optional
+        Processes. 1 works in this process. By default one per core, or this process alone where there is little to do.
+    quiet : bool
+        Show no progress bar.
 
     Returns
     -------
-    str, the absolute path of ``out``.
+    str
+        The absolute path of ``out``.
 
     Raises
     ------
-    UsageError : an argument does not fit, or ``out`` holds something else, or a data set with other parameters.
-    DataError : a file can't be written.
+    UsageError
+        If an argument does not fit, or ``out`` holds something else, or a data set with other parameters.
+    DataError
+        If a file can't be written.
     """
     if workers is not None:
         check_integer("workers", workers, 1, 1024)
-    names = experiments if isinstance(experiments, (list, tuple)) else experiment_names(experiments)
+    # experiment_names refuses everything that is not a count.
+    names = experiments if isinstance(experiments, (list, tuple)) else experiment_names(cast(int, experiments))
     parameters = Parameters(
         layout, tuple(names), plates, wells, sites, size, seed, strength, experiment_effect, plate_effect
     )
@@ -109,7 +125,7 @@ def generate(
 
 
 def _claim(root: str, parameters: Parameters) -> None:
-    """Make the folder ours: write the manifest, or find the same one there."""
+    """Claim the folder: write the manifest, or check that the same one is there."""
     wanted = {
         # The name on disk since version 1. It is compared when a folder is completed, so it stays.
         "generator": "rxrx_fast.synthetic",
@@ -136,7 +152,7 @@ def _claim(root: str, parameters: Parameters) -> None:
         raise UsageError(f"{root} holds other things ({present[0]}, for one); choose a new or empty folder")
     try:
         found = json.loads(text)
-        # A data set from before these could be chosen has them at 1.
+        # Older data sets do not name these factors, which were 1.
         before = {key: found.get(key, 1.0) if key in _FACTORS else found[key] for key in wanted}
     except (ValueError, KeyError, TypeError):
         raise DataError(
@@ -160,8 +176,9 @@ def _files(parameters: Parameters, task: Well, site: int) -> list[str]:
 
 
 def _missing(root: str, parameters: Parameters, task: Well) -> list[int]:
-    """The well's sites that lack a file. Files are renamed into place when whole, so a name that exists is a file that
-    is complete.
+    """List the well's sites that lack a file.
+
+    Files are renamed into place when they are whole, so a file that exists is complete.
     """
     folder = _folder(root, parameters, task)
     if not os.path.isdir(folder):
@@ -174,12 +191,13 @@ def _missing(root: str, parameters: Parameters, task: Well) -> list[int]:
 
 
 def _run(root: str, parameters: Parameters, tasks: list[Well], workers: int) -> Iterator[None]:
-    """Draw every well, here or in processes; yields once a well is on disk."""
+    """Draw every well, here or in processes. Yields once for each well on disk."""
     if workers <= 1:
         for task in tasks:
-            yield _draw(root, parameters, task)
+            _draw(root, parameters, task)
+            yield
         return
-    # Spawned, not forked: the caller may have threads (torch, numba), and a fork would copy their locks.
+    # Spawn, not fork: the caller may have threads (torch, numba), and a fork would copy their locks.
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     pool = concurrent.futures.ProcessPoolExecutor(
@@ -189,9 +207,9 @@ def _run(root: str, parameters: Parameters, tasks: list[Well], workers: int) -> 
     running: set[concurrent.futures.Future] = set()
     try:
         while True:
-            # A few wells a worker in flight: enough to keep them busy, few enough to hold no memory.
-            while len(running) < 3 * workers and (task := next(waiting, None)) is not None:
-                running.add(pool.submit(_draw, root, parameters, task))
+            # Three wells per worker in flight keep the workers busy and hold little memory.
+            while len(running) < 3 * workers and (well := next(waiting, None)) is not None:
+                running.add(pool.submit(_draw, root, parameters, well))
             if not running:
                 break
             done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -206,7 +224,7 @@ def _run(root: str, parameters: Parameters, tasks: list[Well], workers: int) -> 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-# In a worker: the parent's event that asks it to leave off after the file at hand.
+# In a worker: the parent's event that asks it to stop after the current file.
 _stop: multiprocessing.synchronize.Event | None = None
 
 
@@ -271,8 +289,9 @@ def _write_metadata(root: str, parameters: Parameters) -> None:
 
 
 def _rxrx_tables(table: pd.DataFrame, sites: int) -> list[tuple[str, pd.DataFrame]]:
-    """metadata.csv of rxrx.ai: one row a site. There ``sirna`` is a reagent's name (EMPTY for none) and ``sirna_id``
-    the label.
+    """Make the metadata.csv of rxrx.ai: one row per site.
+
+    Its column ``sirna`` is a reagent's name (EMPTY for none), and ``sirna_id`` is the label.
     """
     table = table.loc[table.index.repeat(sites)].reset_index(drop=True)
     table["site"] = table.groupby("id_code").cumcount() + 1
@@ -297,7 +316,7 @@ def _rxrx_tables(table: pd.DataFrame, sites: int) -> list[tuple[str, pd.DataFram
 
 
 def _kaggle_tables(table: pd.DataFrame, sites: int) -> list[tuple[str, pd.DataFrame]]:
-    """The four CSVs of the 2019 competition: one row a well; test.csv keeps the labels back."""
+    """Make the four CSVs of the 2019 competition: one row per well, and no labels in test.csv."""
     columns = ["id_code", "experiment", "plate", "well", "sirna"]
     treated = table["well_type"] == "treatment"
     files = []
@@ -314,7 +333,7 @@ def _write_text(path: str, text: str) -> None:
 
 
 def _write_atomically(path: str, write: Callable[[str], object]) -> None:
-    """Call ``write`` with a temporary name beside ``path``, then rename: whoever sees the name sees the whole file."""
+    """Call ``write`` with a temporary name beside ``path``, then rename: a file that exists is whole."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}{PARTIAL}")
     try:

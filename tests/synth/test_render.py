@@ -1,6 +1,4 @@
-"""The image model: deterministic pictures whose labels show in textures and not in means, and batch effects of the real
-size.
-"""
+"""Synthetic rendering: deterministic, labels in textures and not in means, real batch effects."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ def draw(
 @pytest.mark.parametrize("cell_type", CELL_TYPES)
 @pytest.mark.parametrize("size", [16, 33, 64, 100])
 def test_a_picture_has_six_channels_of_bytes_at_any_size(cell_type, size):
-    """Every cell type draws at every size, and no channel is blank."""
+    """Every cell type renders at every size, and no channel is blank."""
     image = draw(cell_type=cell_type, size=size)
     assert image.shape == (6, size, size)
     assert image.dtype == np.uint8
@@ -41,7 +39,7 @@ def test_a_picture_has_six_channels_of_bytes_at_any_size(cell_type, size):
 
 
 def test_equal_descriptions_give_equal_bytes():
-    """The picture is a pure function of the description, and each part of the description matters."""
+    """The image is a pure function of the description, and each part of the description matters."""
     first = draw()
     assert np.array_equal(first, draw())
     assert not np.array_equal(first, draw(draw_number=1))
@@ -50,7 +48,7 @@ def test_equal_descriptions_give_equal_bytes():
 
 
 def test_the_mean_aimed_at_is_met():
-    """Each channel's mean comes out as the batch effects ask, whatever the siRNA."""
+    """Each channel's mean is that of the batch effects, whatever the siRNA."""
     wanted = (20.0, 30.0, 25.0, 22.0, 18.0, 28.0)
     for sirna in (NEGATIVE_CONTROL, 1110, 5):
         image = draw(sirna, size=128, mean=wanted, offset=(3.0,) * 6)
@@ -58,7 +56,7 @@ def test_the_mean_aimed_at_is_met():
 
 
 def test_the_background_is_dim_but_not_black():
-    """The darkest hundredth of a bright field lies at the camera's offset, above zero."""
+    """The darkest hundredth of a bright field is at the offset of the camera, above zero."""
     image = draw(size=128, mean=(20.0,) * 6, offset=(4.0,) * 6)
     assert (np.percentile(image, 1, axis=(1, 2)) >= 3).all()
 
@@ -89,9 +87,7 @@ def test_phenotypes_depend_on_the_sirna_alone():
 
 
 def textures(image: np.ndarray) -> np.ndarray:
-    """Per channel the contrast of differences at four distances over the mean, and the skewness: none changes with the
-    gain.
-    """
+    """Compute each channel's texture features, which do not change with the mean."""
     x = image.astype(float)
     mean = x.mean((1, 2))
     rows = [np.log((np.abs(x[:, :, lag:] - x[:, :, :-lag]).mean((1, 2)) + 0.05) / mean) for lag in (1, 2, 4, 8)]
@@ -102,7 +98,7 @@ def textures(image: np.ndarray) -> np.ndarray:
 
 
 def accuracy(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
-    """Linear discriminant analysis: the nearest class centre in the metric of the scatter within the classes."""
+    """Classify by linear discriminant analysis."""
     classes = np.unique(labels)
     centres = np.stack([features[train & (labels == c)].mean(0) for c in classes])
     residual = features[train] - centres[np.searchsorted(classes, labels[train])]
@@ -114,7 +110,7 @@ def accuracy(features: np.ndarray, labels: np.ndarray, train: np.ndarray) -> flo
 
 
 def test_labels_show_in_textures_and_not_in_means():
-    """On one plate a classifier that sees textures is far above chance, one that sees channel means is at chance."""
+    """On one plate, textures classify far above chance, and channel means at chance."""
     sirnas, wells = [3, 41, 99, 250, 1111, 1120], 36
     labels = np.repeat(sirnas, wells)
     positions = [f"{row}{column:02d}" for row in "DEFGHIJKLM" for column in range(4, 20)]
@@ -134,7 +130,7 @@ def test_labels_show_in_textures_and_not_in_means():
 
 
 def test_batch_effects_have_the_real_size():
-    """Plate means spread between and within experiments as RxRx1's plates do, and stay within their range."""
+    """Plate means spread between and within experiments as RxRx1's do, and stay within their range."""
     for cell_type, figures in MEANS.items():
         means = np.array(
             [
@@ -155,9 +151,7 @@ def test_batch_effects_have_the_real_size():
 
 
 def test_batch_effects_scale():
-    """A factor multiplies the deviations of plates, of the logarithm; at 0 the plates of an experiment are alike, and
-    so are experiments.
-    """
+    """A factor multiplies the deviations of the logarithm; at 0 they vanish."""
     plates = {f: np.log([plate_means(0, "RPE-03", p, 1.0, f) for p in range(1, 5)]) for f in (0.0, 1.0, 3.0)}
     np.testing.assert_allclose(plates[3.0] - plates[0.0], 3 * (plates[1.0] - plates[0.0]))
     assert np.ptp(plates[0.0], 0).max() == 0
@@ -171,7 +165,7 @@ def test_batch_effects_scale():
 
 
 def test_batch_effects_are_nested():
-    """Plates of an experiment are alike, wells of a plate more so, and the outermost wells are thinner and blurrier."""
+    """Plates of an experiment are alike, wells of a plate more so, and outer wells thinner and blurrier."""
     density = {edge: [] for edge in (True, False)}
     blur = {edge: [] for edge in (True, False)}
     for plate in range(1, 5):

@@ -118,7 +118,7 @@ def test_real_files(real_root):
         (container(HEAD, b"\x78\xda" + b"\xff" * 40), "zlib stream"),
         (container(HEAD, zlib.compress(bytes(131))), "ends before the last row"),
         (container(HEAD, zlib.compress(bytes(133))), "more image data"),
-        (container(HEAD, zlib.compress(b"\5" + bytes(131))), "no known filter"),
+        (container(HEAD, zlib.compress(b"\5" + bytes(131))), "unknown filter"),
         (container(HEAD, b""), "no image data"),
         (SIGNATURE + HEAD + chunk(b"IEND", b""), "no image data"),
         (
@@ -306,6 +306,32 @@ def test_a_missing_libdeflate_is_said(monkeypatch):
         libdeflate._library.cache_clear()
         libdeflate.functions.cache_clear()
     assert libdeflate.available()
+
+
+@pytest.mark.slow(6)
+def test_a_second_process_compiles_nothing():
+    """The second process loads all compiled code from Numba's cache, for both depths, and stores nothing more."""
+    script = """
+import numpy as np
+from png_mutants import pixels_of
+from png_writer import encoded
+from rxrx_kernels.png import files
+for dtype in (np.uint8, np.uint16):
+    pixels = pixels_of((130, 40), dtype)
+    out = np.empty((2, 130, 40), dtype)
+    files.decode_site([encoded(pixels), encoded(pixels, 1)], out)
+    assert (out == pixels).all()
+"""
+    support = Path(__file__).parents[2] / "support"
+    environment = os.environ | {"NUMBA_DEBUG_CACHE": "1", "PYTHONPATH": str(support)}
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-P", "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        for _ in range(2)
+    )
+    assert "data loaded" in second.stdout
+    assert "data saved" not in second.stdout, first.stdout
 
 
 @pytest.mark.slow(30)
