@@ -11,11 +11,11 @@ import weakref
 from collections.abc import Iterator
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from rxrx_fast.dataset import Dataset
 from rxrx_fast.decode.pipeline import BATCHES_IN_FLIGHT
+from rxrx_fast.deliver import arguments
 from rxrx_fast.deliver import state as resume
 from rxrx_fast.deliver.faults import Faults
 from rxrx_fast.deliver.iterator import EpochIterator
@@ -23,7 +23,6 @@ from rxrx_fast.devices.device import CpuDevice, resolve
 from rxrx_fast.errors import UsageError
 from rxrx_fast.order.epoch import GivenOrder
 from rxrx_fast.order.spec import Plan
-from rxrx_fast.runtime import topology
 from rxrx_fast.runtime.buffers import Buffers
 from rxrx_fast.runtime.meter import Meter
 
@@ -31,13 +30,6 @@ __all__ = ["DataLoader"]
 
 #: Longer than any healthy file system takes, shorter than a night.
 TIMEOUT_S = 600.0
-
-# Arguments of torch's DataLoader that have no meaning here and change nothing in what is delivered.
-_HARMLESS = {"persistent_workers", "multiprocessing_context", "pin_memory_device", "in_order"}
-_REFUSED = {
-    "collate_fn": "batches come collated; apply the function to the batch inside the loop",
-    "worker_init_fn": "there are no worker processes",
-}
 
 
 class DataLoader:
@@ -158,7 +150,7 @@ class DataLoader:
                 f"rx.DataLoader streams an rx.Dataset, not a {type(dataset).__name__}: build rx.Dataset(root, ...), "
                 "or keep torch.utils.data.DataLoader for this data set"
             )
-        _refuse(others)
+        arguments.refuse(others)
         prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -166,10 +158,8 @@ class DataLoader:
             ("prefetch_factor", prefetch_factor, 1),
             ("sites_per_label", 1 if sites_per_label is None else sites_per_label, 1),
         ):
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-                raise UsageError(f"{name}={value!r}: must be a whole number of at least {least}")
-        if not isinstance(timeout, (int, float)) or not timeout >= 0:
-            raise UsageError(f"timeout={timeout!r}: must be a number of seconds, or 0 to wait for ever")
+            arguments.check_count(name, value, least)
+        arguments.check_timeout(timeout)
         self.plan = Plan(
             bool(shuffle), bool(drop_last), sampler, batch_sampler, group_by, whole_groups, balance_by, sites_per_label
         )
@@ -184,8 +174,8 @@ class DataLoader:
         if self._device_index is None:
             CpuDevice.warm_up(dataset.dtype, self._channels_last, not dataset.only_turns, dataset.store.dtype)
         self._told_ranks = rank is not None or world_size is not None
-        self.rank, self.world_size = _ranks(rank, world_size)
-        self.num_threads, self._cores = _threads(num_threads or num_workers or None, self._device_index)
+        self.rank, self.world_size = arguments.ranks(rank, world_size)
+        self.num_threads, self._cores = arguments.threads(num_threads or num_workers or None, self._device_index)
         # Of a sampler, only what it has drawn says how many batches it gives.
         self._codes = self.plan.codes(dataset)
         self._steps = None if self.plan.sampled else len(self._order(0))
@@ -200,10 +190,10 @@ class DataLoader:
         outputs = (self.prefetch_factor + 3) * len(dataset.policies)
         self._outputs = Buffers(outputs, pinned=bool(pin_memory) and not on_gpu and torch.cuda.is_available())
         # More threads than cores help nothing that computes.
-        self._meter = Meter("threads" if self.num_threads < _threads(None, self._device_index).count else "cores")
+        self._meter = Meter(
+            "threads" if self.num_threads < arguments.threads(None, self._device_index).count else "cores"
+        )
         self._iterator: weakref.ref | None = None
-
-    # Order -----------------------------------------------------------------------------------------------------------
 
     def _order(self, epoch: int):
         return self.plan.order(
@@ -214,7 +204,7 @@ class DataLoader:
         """Take this process's place in a group that was made after the loader, as launchers and trainers do."""
         if self._told_ranks or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
-        found = _ranks(None, None)
+        found = arguments.ranks(None, None)
         if found == (self.rank, self.world_size):
             return
         if self._started or self._resumed:
@@ -328,8 +318,6 @@ class DataLoader:
                 "depend on set_epoch alone, and call that before the loop"
             )
 
-    # Streaming -------------------------------------------------------------------------------------------------------
-
     def __iter__(self) -> Iterator:
         self._meet_ranks()
         previous = self._iterator() if self._iterator is not None else None
@@ -358,8 +346,6 @@ class DataLoader:
     def _is_current(self, iterator: EpochIterator) -> bool:
         # One that was left for another epoch or state has no say in where this loader is.
         return self._started and self._iterator is not None and self._iterator() is iterator
-
-    # Telling ---------------------------------------------------------------------------------------------------------
 
     def report(self) -> dict:
         """What happened so far: sites, rates, shares of time, faults, and a verdict in one sentence.
@@ -411,30 +397,3 @@ class DataLoader:
             f"{meter.waiting_share:.0%} of the time, {ready} of {self.prefetch_factor} batches ready, "
             f"{self._faults.count} faults"
         )
-
-
-def _refuse(others: dict) -> None:
-    for name, value in others.items():
-        if name in _REFUSED:
-            if value is not None:
-                raise UsageError(f"{name} has no place in rx.DataLoader: {_REFUSED[name]}")
-        elif name not in _HARMLESS:
-            raise UsageError(f"rx.DataLoader has no argument {name!r}")
-
-
-def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if rank is None:
-        rank = torch.distributed.get_rank() if distributed else 0
-    if world_size is None:
-        world_size = torch.distributed.get_world_size() if distributed else 1
-    if not 0 <= rank < world_size:
-        raise UsageError(f"rank={rank}, world_size={world_size}: the rank must be 0 to world_size - 1")
-    return int(rank), int(world_size)
-
-
-def _threads(wanted: int | None, device: int | None) -> topology.Threads:
-    if wanted is not None and wanted < 1:
-        raise UsageError(f"num_threads={wanted}: must be at least 1")
-    addresses = () if device is None else topology.pci_addresses()
-    return topology.threads(None if wanted is None else int(wanted), device, addresses)

@@ -26,6 +26,7 @@ def slow_reads(monkeypatch, seconds, stage="read"):
     return took
 
 
+@pytest.mark.slow(10)  # the system's clock on a busy machine decides
 @pytest.mark.parametrize(("model_s", "share"), [(0.05, 0.5), (0.02, 0.8), (0.15, 0.0)])
 def test_the_share_of_waiting_is_right(dataset, monkeypatch, model_s, share):
     """4 sites at 50 ms each in two threads make 0.1 s a batch; a model that takes a part of that waits for the rest,

@@ -8,7 +8,6 @@ from conformance.stores import StoreTests
 from PIL import Image
 
 from rxrx_fast.catalog import Catalog
-from rxrx_fast.catalog.layouts import WILDS
 from rxrx_fast.stores import open_store
 
 SITES, SIZE = 5, (24, 32)
@@ -141,7 +140,9 @@ class TestWildsRgb(StoreTests):
         rows = FRAME.assign(plate=1, site=1, cell_type="HUVEC", dataset="train", sirna_id=1)
         rows.to_csv(tmp_path / "metadata.csv", index=False)
         for row, site in zip(rows.itertuples(), expected):
-            path = tmp_path / WILDS.path.format(experiment=row.experiment, plate=1, well=row.well, site=1)
+            path = tmp_path / "images/{experiment}/Plate{plate}/{well}_s{site}.png".format(
+                experiment=row.experiment, plate=1, well=row.well, site=1
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             save(path, np.ascontiguousarray(site.transpose(1, 2, 0)))
         return open_store(Catalog.read(tmp_path))

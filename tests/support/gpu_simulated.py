@@ -1,6 +1,6 @@
 """PngLauncher without a GPU: torch's tensors stay on the CPU, the kernels run on Numba's simulator, nvCOMP is zlib.
 
-Run by tests/decode/test_cuda.py in a process of its own, because it replaces parts of torch.cuda.
+Run by tests/decode/test_cuda_decoder.py in a process of its own, because it replaces parts of torch.cuda.
 """
 
 import ctypes

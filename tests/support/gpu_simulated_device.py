@@ -1,6 +1,6 @@
 """CudaDevice without a GPU: the batches of CpuDevice, bit for bit, from the CUDA kernels on Numba's simulator.
 
-Run by tests/decode/test_cuda.py in a process of its own, because all of torch.cuda that is in the way is replaced.
+Run by tests/decode/test_cuda_decoder.py in a process of its own, because all of torch.cuda that is in the way is replaced.
 """
 
 import sys
