@@ -246,6 +246,8 @@ def make_sample(reach, kind=np.int32):
         low = np.int64(plane[lower, left]) * (256 - wx) + np.int64(plane[lower, right]) * wx
         return kind(top * (256 - wy) + low * wy)
 
+    # One cache index a name: see rxrx_kernels.orient.site.
+    sample.__qualname__ = f"{sample.__qualname__}_{kind.__name__}"
     return sample
 
 

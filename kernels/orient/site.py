@@ -104,7 +104,6 @@ def _make_plane_kernel(code: int):
     # Indices are unsigned, because a signed one would be tested for Python's wrap-around on every pixel, and the source
     # row is taken out of the inner loops, which the compiler does not see by itself.
 
-    @njit(nogil=True, cache=True)
     def straight(plane, out, center, scale):
         height, width = out.shape
         for y in range(height):
@@ -114,7 +113,6 @@ def _make_plane_kernel(code: int):
                 _, c = _source(code, y, x, height, width)
                 target[x] = _finish(out, line[np.uint64(c)], center, scale)
 
-    @njit(nogil=True, cache=True)
     def transposing(plane, out, center, scale):
         height, width = out.shape
         strip = np.empty((_STRIP, width), np.uint8)
@@ -132,7 +130,11 @@ def _make_plane_kernel(code: int):
                 for x in range(width):
                     target[x] = _finish(out, line[x], center, scale)
 
-    return transposing if code & 4 else straight
+    kernel = transposing if code & 4 else straight
+    # Numba keeps one cache index per qualified name, and writes index and code in two steps. Processes that compile
+    # several kernels of one name at once could store one kernel's code under another's key.
+    kernel.__qualname__ = f"{kernel.__qualname__}_{code}"
+    return njit(nogil=True, cache=True)(kernel)
 
 
 _k0, _k1, _k2, _k3, _k4, _k5, _k6, _k7 = (_make_plane_kernel(code) for code in range(8))

@@ -170,7 +170,6 @@ def _make_wave(pixel_bytes: int):  # type: ignore[no-untyped-def]  # compiled fu
     # The row above a band has byte t ready `back` bytes before the band's first row needs it.
     back = _VECTOR * (lag - _u((simd.BLOCK_BYTES - 1) * pixel_bytes))
 
-    @njit(nogil=True, cache=True)
     def paeth_wave(diagonals: int, above: int, count: int) -> None:
         out0, corner0, out1, corner1 = simd.zeros(), simd.zeros(), simd.zeros(), simd.zeros()
         for k in range(0, count, 2):
@@ -183,7 +182,6 @@ def _make_wave(pixel_bytes: int):  # type: ignore[no-untyped-def]  # compiled fu
                 out0, corner0 = _paeth_step(at, back, above + t, out0, corner0)
                 out1, corner1 = _paeth_step(at + _VECTOR, back, above + t + _u(1), out1, corner1)
 
-    @njit(nogil=True, cache=True)
     def any_wave(diagonals: int, above: int, count: int, masks: int) -> None:
         left, up = simd.load(masks), simd.load(masks + _VECTOR)
         corner, mean = simd.load(masks + _u(2) * _VECTOR), simd.load(masks + _u(3) * _VECTOR)
@@ -198,7 +196,10 @@ def _make_wave(pixel_bytes: int):  # type: ignore[no-untyped-def]  # compiled fu
                 out0, corner0 = _any_step(at, back, above + t, out0, corner0, left, up, corner, mean)
                 out1, corner1 = _any_step(at + _VECTOR, back, above + t + _u(1), out1, corner1, left, up, corner, mean)
 
-    return paeth_wave, any_wave
+    for wave in (paeth_wave, any_wave):
+        # One cache index a name: see rxrx_kernels.orient.site.
+        wave.__qualname__ = f"{wave.__qualname__}_{8 * pixel_bytes}"
+    return njit(nogil=True, cache=True)(paeth_wave), njit(nogil=True, cache=True)(any_wave)
 
 
 _paeth_wave_8, _any_wave_8 = _make_wave(1)
