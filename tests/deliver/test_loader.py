@@ -52,15 +52,18 @@ def test_batches_equal_single_samples(rxrx_root, stats, level, views):
     loader.set_epoch(6)
     dataset.set_epoch(6)
     row = {site: i for i, site in enumerate(dataset.catalog.table.index)}
+    seen = []
     for images, labels, meta in loader:
         for i, site in enumerate(meta["site_index"].tolist()):
+            seen.append(site)
             image, label, single = dataset[row[site]]
             assert labels[i] == label
             assert {name: int(codes[i]) for name, codes in meta.items()} == single
             if views == 1:
                 assert torch.equal(images[i], image)
             else:
-                assert all(torch.equal(view[i], expected) for view, expected in zip(images, image))
+                assert all(torch.equal(view[i], expected) for view, expected in zip(images, image, strict=True))
+    assert sorted(seen) == sorted(row)
 
 
 def test_pixels_do_not_depend_on_threads_batches_or_memory_format(dataset):
@@ -78,6 +81,7 @@ def test_float16_is_float32_rounded_once(rxrx_root, stats, dataset):
     """dtype="float16" gives the nearest float16 of each float32 value, in batches and in single samples."""
     half = rx.Dataset(rxrx_root, stats=stats, augment=POLICY, dtype="float16")
     expected, found = (by_site(rx.DataLoader(d, batch_size=8, shuffle=True)) for d in (dataset, half))
+    assert len(expected) == len(dataset)
     assert found.keys() == expected.keys()
     for site, image in found.items():
         assert image.dtype == torch.float16
@@ -138,9 +142,12 @@ def test_ranks_share_the_epoch(dataset):
     """Two ranks: the same number of steps, disjoint sites, together one rank's global batches."""
     one = rx.DataLoader(dataset, batch_size=8, shuffle=True, seed=2)
     two = [rx.DataLoader(dataset, batch_size=4, shuffle=True, seed=2, rank=r, world_size=2) for r in (0, 1)]
+    samples = 0
     for whole, first, second in zip(one, *two, strict=True):
         assert torch.equal(torch.cat([first[0], second[0]]), whole[0])
         assert torch.equal(torch.cat([first[1], second[1]]), whole[1])
+        samples += len(whole[1])
+    assert samples == len(dataset)
 
 
 @pytest.mark.parametrize("level", ["plate", "experiment", "cell_type"])
