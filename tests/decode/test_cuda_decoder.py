@@ -209,8 +209,8 @@ def test_a_loader_delivers_the_same(rxrx_root, stats, on_a_gpu, monkeypatch):
     monkeypatch.setattr(choice, "choose", lambda *_, **__: Choice("host", ""))
     loader = rx.DataLoader(dataset, 5, shuffle=True, device="cpu")
     here = [(images.clone(), labels) for _ in range(2) for images, labels, _ in loader]
-    assert len(here) == len(there)
-    for (images, labels), (expected, wanted) in zip(there, here):
+    assert len(here) == len(there) == 2 * len(loader)
+    for (images, labels), (expected, wanted) in zip(there, here, strict=True):
         assert images.equal(expected)
         assert labels.equal(wanted)
 
